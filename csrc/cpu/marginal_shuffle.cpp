@@ -1,0 +1,88 @@
+// CPU kernels of the marginal shuffle: its index, the shuffled copies of y, and their backward by the inverse index.
+#include <torch/csrc/stable/library.h>
+
+#include <cstring>
+
+#include "parallel.h"
+#include "shuffle_table.h"
+
+namespace mine_fast {
+namespace {
+
+Tensor shuffle_index(
+    const Tensor& key,  // [2] int64
+    int64_t rows, int64_t shuffles, bool inverse) {
+  const ShuffleTable table(key, rows, shuffles);
+  Tensor index = torch::stable::new_empty(key, std::vector<int64_t>{shuffles, rows});  // [S, B]
+  int64_t* out = static_cast<int64_t*>(index.mutable_data_ptr());
+  for (int64_t s = 0; s < shuffles; ++s)
+    for (int64_t i = 0; i < rows; ++i) *out++ = inverse ? table.owner(i, s) : table.partner(i, s);
+  return index;
+}
+
+// Rows are copied as bytes, so any dtype shuffles.
+Tensor marginal_shuffle(
+    const Tensor& y,    // [B, ...]
+    const Tensor& key,  // [2] int64
+    int64_t shuffles) {
+  const Tensor source = as_contiguous(y);
+  const int64_t rows = source.size(0);
+  const ShuffleTable table(key, rows, shuffles);
+  std::vector<int64_t> shape{shuffles};
+  for (int64_t d = 0; d < source.dim(); ++d) shape.push_back(source.size(d));
+  Tensor shuffled = torch::stable::new_empty(source, shape);  // [S, B, ...]
+  if (shuffled.numel() == 0) return shuffled;
+  const int64_t bytes = source.numel() / rows * static_cast<int64_t>(source.element_size());
+  const char* from = static_cast<const char*>(source.const_data_ptr());
+  char* to = static_cast<char*>(shuffled.mutable_data_ptr());
+  parallel_rows(shuffles * rows, bytes / 4, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r)
+      std::memcpy(to + r * bytes, from + table.partner(r % rows, r / rows) * bytes, bytes);
+  });
+  return shuffled;
+}
+
+template <typename Scalar>
+void sum_over_shuffles(const Scalar* grad, const ShuffleTable& table, int64_t rows, int64_t width, int64_t shuffles,
+                       Scalar* grad_y) {
+  using Sum = accumulate_t<Scalar>;
+  parallel_rows(rows, width * shuffles, [&](int64_t begin, int64_t end) {
+    std::vector<Sum> sum(width);
+    for (int64_t j = begin; j < end; ++j) {
+      std::fill(sum.begin(), sum.end(), Sum(0));
+      for (int64_t s = 0; s < shuffles; ++s) {
+        const Scalar* row = grad + (s * rows + table.owner(j, s)) * width;
+        for (int64_t c = 0; c < width; ++c) sum[c] += static_cast<Sum>(row[c]);
+      }
+      for (int64_t c = 0; c < width; ++c) grad_y[j * width + c] = static_cast<Scalar>(sum[c]);
+    }
+  });
+}
+
+Tensor marginal_shuffle_backward(
+    const Tensor& grad,  // [S, B, ...]
+    const Tensor& key) {
+  const Tensor source = as_contiguous(grad);
+  const int64_t shuffles = source.size(0), rows = source.size(1);
+  const ShuffleTable table(key, rows, shuffles);
+  std::vector<int64_t> shape;
+  for (int64_t d = 1; d < source.dim(); ++d) shape.push_back(source.size(d));
+  Tensor grad_y = torch::stable::new_empty(source, shape);  // [B, ...]
+  if (grad_y.numel() == 0) return grad_y;
+  with_floating_dtype(source, "grad", [&](auto tag) {
+    using Scalar = typename decltype(tag)::type;
+    sum_over_shuffles(static_cast<const Scalar*>(source.const_data_ptr()), table, rows, grad_y.numel() / rows, shuffles,
+                      static_cast<Scalar*>(grad_y.mutable_data_ptr()));
+  });
+  return grad_y;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(mine_fast, CPU, m) {
+  m.impl("shuffle_index", TORCH_BOX(&shuffle_index));
+  m.impl("marginal_shuffle", TORCH_BOX(&marginal_shuffle));
+  m.impl("marginal_shuffle_backward", TORCH_BOX(&marginal_shuffle_backward));
+}
+
+}  // namespace mine_fast

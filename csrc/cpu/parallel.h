@@ -1,0 +1,31 @@
+// Row-parallel loops over the threads of torch (torch.set_num_threads).
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <cstdint>
+
+// Hot loops are compiled for the baseline, AVX2 and AVX-512, and chosen when the library loads.
+#if defined(__x86_64__) && defined(__gnu_linux__) && !defined(__clang__) && !defined(MINE_FAST_SANITIZE)
+#define MINE_FAST_CLONES __attribute__((target_clones("default", "arch=haswell", "arch=skylake-avx512")))
+#else
+#define MINE_FAST_CLONES
+#endif
+
+namespace mine_fast {
+
+// Calls body(begin, end) over [0, count). Work below ~32k elements stays on the calling thread: waking another one
+// costs more than it saves.
+template <typename Body>
+void parallel_rows(int64_t count, int64_t elements_per_row, Body&& body) {
+  if (count == 0) return;
+  const int64_t grain = std::max<int64_t>(1, 32768 / std::max<int64_t>(1, elements_per_row));
+  if (count <= grain) {
+    body(int64_t{0}, count);
+  } else {
+    torch::stable::parallel_for(0, count, grain, body);
+  }
+}
+
+}  // namespace mine_fast

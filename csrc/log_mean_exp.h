@@ -1,0 +1,76 @@
+// The Donsker-Varadhan (DV) term in the log domain, shared by the CPU and CUDA kernels.
+//
+//   mine         loss = -mean(t_joint) + lme        backward through lme with the weights exp(t - log_ema') / M
+//   mine_biased  loss = -mean(t_joint) + lme        backward with the softmax weights exp(t - lme) / M
+//   fdiv         loss = -mean(t_joint) + exp(lme - 1), the f-divergence (NWJ) bound; weights exp(t - 1) / M
+//
+// with lme = log mean exp(t_marginal) over M scores and log_ema' the new moving average of exp(lme), kept as its
+// logarithm. Every loss is (Belghazi et al. 2018, eq. 12 and appendix) one scalar "log_normaliser" away from its
+// gradient: d loss / d t_marginal_i = exp(t_i - log_normaliser) / M, so nothing else is saved for the backward.
+#pragma once
+
+#include "math.h"
+
+namespace mine_fast {
+
+enum class Loss : int64_t { kMine = 0, kMineBiased = 1, kFdiv = 2 };  // ops.LOSSES lists them in this order
+
+// log(exp(a) + exp(b)) for any a and b, -inf included.
+template <typename T>
+MINE_FAST_HD T log_add_exp(T a, T b) {
+  const T high = a < b ? b : a;
+  const T low = a < b ? a : b;
+  return low == -static_cast<T>(INFINITY) ? high : high + ::log1p(::exp(low - high));
+}
+
+// sum exp(v) as exp(max) * sum, with every exponent <= 0: no score overflows it.
+template <typename T>
+struct LogSumExp {
+  T max = -static_cast<T>(INFINITY);
+  T sum = 0;
+
+  MINE_FAST_HD void add(T v) { merge({v, T(1)}); }
+
+  MINE_FAST_HD void merge(LogSumExp other) {
+    if (other.sum == T(0)) return;
+    if (sum == T(0)) {
+      *this = other;
+      return;
+    }
+    // A NaN of either side must win, so compare for "not less".
+    const bool grows = !(other.max <= max);
+    const LogSumExp& high = grows ? other : *this;
+    const LogSumExp& low = grows ? *this : other;
+    const T scaled = high.sum + low.sum * exp_of(low.max - high.max);
+    *this = {high.max, scaled};
+  }
+
+  MINE_FAST_HD T log_sum() const { return max + log_of(sum); }
+};
+
+template <typename T>
+struct DvTerm {
+  T loss;
+  T joint_mean;
+  T log_mean_exp;
+  T log_ema;
+  T log_normaliser;
+};
+
+// log_ema = -inf means "no batch seen yet": the first batch initialises it.
+template <typename T>
+MINE_FAST_HD DvTerm<T> dv_term(T joint_mean, T log_mean_exp, T log_ema, T alpha, Loss loss) {
+  DvTerm<T> term{log_mean_exp - joint_mean, joint_mean, log_mean_exp, log_ema, log_mean_exp};
+  if (loss == Loss::kMine) {
+    const bool first = log_ema == -static_cast<T>(INFINITY) || alpha >= T(1);
+    term.log_ema =
+        first ? log_mean_exp : log_add_exp<T>(::log1p(-alpha) + log_ema, ::log(alpha) + log_mean_exp);
+    term.log_normaliser = term.log_ema;
+  } else if (loss == Loss::kFdiv) {
+    term.loss = ::exp(log_mean_exp - T(1)) - joint_mean;
+    term.log_normaliser = T(1);
+  }
+  return term;
+}
+
+}  // namespace mine_fast

@@ -1,0 +1,205 @@
+"""The fused ops in plain torch: their specification, the tests' oracle, and the fallback where there is no kernel.
+
+Every function here says the same as the kernels of `csrc/`, in the shortest way that reads as the maths. They
+differentiate by ordinary autograd, to any order; they build index tensors and intermediate copies that the kernels do
+not. Units are nats.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["ACTIVATIONS", "LOSSES", "bijection", "dv_term", "marginal_shuffle", "pair", "paired_first_layer"]
+
+#: Losses by name; the position is the code in csrc/log_mean_exp.h.
+LOSSES = ("mine", "mine_biased", "fdiv")
+
+#: Activations of the paired first layer by name; the position is the code in csrc/activation.h.
+ACTIVATIONS = ("identity", "relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "tanh")
+
+_GOLDEN = 0x9E3779B97F4A7C15
+_OFFSET_STEP = 0xD1342543DE82EF95
+_STREAM_STEP = 0xAF251AF3B0F025B5
+_MIN_BITS = 6
+_ROUNDS = 8
+
+
+def _signed(value: int) -> int:
+    """The two's complement of a 64-bit constant: torch multiplies int64 modulo 2^64."""
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+def _shift_right(v: Tensor, bits: int) -> Tensor:
+    """Logical (zero-filling) right shift of int64."""
+    return (v >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mix64(v: Tensor) -> Tensor:
+    v = (v ^ _shift_right(v, 30)) * _signed(0xBF58476D1CE4E5B9)
+    v = (v ^ _shift_right(v, 27)) * _signed(0x94D049BB133111EB)
+    return v ^ _shift_right(v, 31)
+
+
+def _mix32(v: Tensor) -> Tensor:
+    mask = 0xFFFFFFFF
+    v = ((v ^ (v >> 16)) * 0x7FEB352D) & mask
+    v = ((v ^ (v >> 15)) * 0x846CA68B) & mask
+    return v ^ (v >> 16)
+
+
+def bijection(key: Tensor, stream: int, n: int) -> Tensor:
+    """The pseudo-random bijection of [0, n) of one key, as a table.
+
+    A Feistel network whose round keys are hashed from (seed, offset, stream), cycle-walked from a power of two into
+    [0, n) (Mitchell et al., arXiv 2106.06161).
+
+    Args:
+        key: int64 [2], (seed, offset).
+        stream: 0 for the order of the rows, 1 for the order of the shifts.
+        n: size of the set.
+
+    Returns:
+        int64 [n], the image of 0 .. n-1.
+    """
+    seed, offset = key[0], key[1]
+    bits = max(_MIN_BITS, (n - 1).bit_length())
+    low_bits = bits // 2
+    low_mask, high_mask = (1 << low_bits) - 1, (1 << (bits - low_bits)) - 1
+    state = _mix64(seed + _signed(_GOLDEN))
+    stream_key = _signed((stream * _STREAM_STEP + _GOLDEN) % (1 << 64))
+    state = _mix64(state ^ (offset * _signed(_OFFSET_STEP) + stream_key))
+    round_keys = []
+    for _ in range(_ROUNDS):
+        state = state + _signed(_GOLDEN)
+        round_keys.append(_shift_right(_mix64(state), 32))
+
+    def encrypt(v: Tensor) -> Tensor:
+        low, high = v & low_mask, v >> low_bits
+        for r in range(0, _ROUNDS, 2):
+            high = high ^ (_mix32(low ^ round_keys[r]) & high_mask)
+            low = low ^ (_mix32(high ^ round_keys[r + 1]) & low_mask)
+        return (high << low_bits) | low
+
+    value = encrypt(torch.arange(n, device=key.device))
+    while bool((outside := value >= n).any()):
+        value = torch.where(outside, encrypt(value), value)
+    return value
+
+
+def shuffle_index(key: Tensor, rows: int, shuffles: int, inverse: bool = False) -> Tensor:
+    """The partner of every row in every shuffle: pi^-1(pi(i) + k_s mod B), with k_s != 0 (a derangement).
+
+    Args:
+        key: int64 [2], (seed, offset).
+        rows: B; 0, or at least 2.
+        shuffles: S.
+        inverse: return instead the row whose partner is i.
+
+    Returns:
+        int64 [S, B].
+    """
+    if rows == 1:
+        raise RuntimeError("a batch of one row cannot be shuffled: it has no other row to meet")
+    if rows == 0:
+        return torch.empty(shuffles, 0, dtype=torch.int64, device=key.device)
+    rank = bijection(key, 0, rows)
+    row_of_rank = torch.empty_like(rank)
+    row_of_rank[rank] = torch.arange(rows, device=key.device)
+    shifts = 1 + bijection(key, 1, rows - 1)[torch.arange(shuffles, device=key.device) % (rows - 1)]  # [S]
+    moved = rank - shifts[:, None] if inverse else rank + shifts[:, None]
+    return row_of_rank[moved % rows]
+
+
+def marginal_shuffle(y: Tensor, key: Tensor, shuffles: int = 1) -> Tensor:
+    """Shuffled copies of y [B, ...] -> [S, B, ...]."""
+    return y[shuffle_index(key, y.shape[0], shuffles)]
+
+
+def pair(x: Tensor, y: Tensor, key: Tensor, shuffles: int = 1) -> Tensor:
+    """Rows [x_i, y_i], then [x_i, y_partner(i)] of each shuffle: [(1 + S) * B, dx + dy]."""
+    y_rows = torch.cat([y[None], marginal_shuffle(y, key, shuffles)])  # [1 + S, B, dy]
+    return torch.cat([x.expand(1 + shuffles, *x.shape), y_rows], dim=2).flatten(0, 1)
+
+
+def activate(v: Tensor, activation: str, slope: float) -> Tensor:
+    """Apply an activation of `ACTIVATIONS`; `slope` is LeakyReLU's negative slope or ELU's alpha."""
+    if activation == "identity":
+        return v
+    if activation == "leaky_relu":
+        return F.leaky_relu(v, slope)
+    if activation == "elu":
+        return F.elu(v, slope)
+    if activation == "gelu_tanh":
+        return F.gelu(v, approximate="tanh")
+    return {"relu": F.relu, "gelu": F.gelu, "silu": F.silu, "tanh": torch.tanh}[activation](v)
+
+
+def activation_derivative(v: Tensor, activation: str, slope: float) -> Tensor:
+    """The derivative of `activate` at v, written out for where there is no autograd."""
+    if activation == "identity":
+        return torch.ones_like(v)
+    if activation in ("relu", "leaky_relu", "elu"):
+        below = {"relu": torch.zeros_like(v), "leaky_relu": torch.full_like(v, slope), "elu": slope * v.exp()}
+        return torch.where(v > 0, torch.ones_like(v), below[activation])
+    if activation == "tanh":
+        return 1 - torch.tanh(v) ** 2
+    if activation == "silu":
+        s = torch.sigmoid(v)
+        return s * (1 + v * (1 - s))
+    if activation == "gelu":
+        density = torch.exp(-0.5 * v * v) / math.sqrt(2 * math.pi)
+        return 0.5 * (1 + torch.erf(v / math.sqrt(2))) + v * density
+    scale = math.sqrt(2 / math.pi)
+    t = torch.tanh(scale * (v + 0.044715 * v**3))
+    return 0.5 * (1 + t) + 0.5 * v * (1 - t * t) * scale * (1 + 3 * 0.044715 * v * v)
+
+
+def paired_first_layer(
+    x_part: Tensor,  # [B, h], x Wx^T
+    y_part: Tensor,  # [B, h], y Wy^T
+    bias: Tensor,  # [h]
+    key: Tensor,  # [2] int64
+    shuffles: int = 1,
+    activation: str = "relu",
+    slope: float = 0.0,
+) -> Tensor:
+    """activation(x_part + y_part + bias) for the joint rows and every shuffle: [(1 + S) * B, h]."""
+    y_rows = torch.cat([y_part[None], marginal_shuffle(y_part, key, shuffles)])
+    return activate((x_part + y_rows + bias).flatten(0, 1), activation, slope)
+
+
+def dv_term(
+    scores: Tensor,  # [N + M], joint then marginal
+    joint_rows: int,  # N
+    log_ema: Tensor,  # []
+    alpha: float = 0.01,
+    loss: str = "mine",
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The Donsker-Varadhan loss of the scores (Belghazi et al. 2018, eq. 12; csrc/log_mean_exp.h).
+
+    Returns:
+        loss [], the new log-EMA [], and (joint mean, log-mean-exp, log normaliser) [3].
+    """
+    work = scores if scores.dtype == torch.float64 else scores.float()
+    joint, marginal = work[:joint_rows], work[joint_rows:]
+    joint_mean = joint.mean()
+    log_mean_exp = torch.logsumexp(marginal, 0) - math.log(marginal.numel())
+    log_normaliser = log_mean_exp.detach()
+    if loss == "mine":
+        keep = math.log1p(-alpha) if alpha < 1 else -math.inf
+        moved = torch.logaddexp(log_ema + keep, log_normaliser + math.log(alpha))
+        log_normaliser = log_ema = torch.where(log_ema == -math.inf, log_normaliser, moved)
+        # The value is that of the batch, the gradient that of the moving average: exp(t - log_ema) / M.
+        weight = torch.exp(marginal - log_normaliser) / marginal.numel()
+        second = log_mean_exp.detach() + weight.sum() - weight.sum().detach()
+    elif loss == "mine_biased":
+        second = log_mean_exp
+    else:
+        second = torch.exp(log_mean_exp - 1)
+        log_normaliser = torch.ones_like(log_normaliser)
+    statistics = torch.stack([joint_mean.detach(), log_mean_exp.detach(), log_normaliser])
+    return second - joint_mean, log_ema.detach(), statistics

@@ -1,0 +1,149 @@
+"""Compiles the extension: `mine_fast._C` always, `mine_fast._C_cuda` where nvcc and a CUDA torch are there.
+
+Environment variables:
+    MINE_FAST_CUDA=auto|0|1   build the CUDA part when possible (default), never, or fail if it cannot be built
+    MINE_FAST_SANITIZE=address,undefined   build the CPU part with these sanitizers, for the tests
+    TORCH_CUDA_ARCH_LIST      GPU architectures, by default "8.0;9.0+PTX"
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+from glob import glob
+from pathlib import Path
+
+from setuptools import setup
+
+# Metadata commands (egg_info, dist_info, sdist) run where there may be no torch, and need no compiler.
+try:
+    import torch
+except ImportError:
+    torch = None
+
+ROOT = Path(__file__).parent
+TORCH_TARGET = "0x020a000000000000"  # LibTorch stable ABI of 2.10: one binary for every later torch
+PYTHON_TARGET = "0x030A0000"  # CPython's limited API of 3.10: one binary for every later Python
+
+
+def find_cuda_home() -> str | None:
+    """Find the toolkit, following an nvcc on PATH that is a wrapper script to the directory it really runs from."""
+    for variable in ("CUDA_HOME", "CUDA_PATH"):
+        if os.environ.get(variable):
+            return os.environ[variable]
+    nvcc = shutil.which("nvcc")
+    if nvcc is None:
+        return "/usr/local/cuda" if Path("/usr/local/cuda/bin/nvcc").exists() else None
+    dry_run = subprocess.run([nvcc, "-dryrun", "-E", "-x", "cu", os.devnull], capture_output=True, text=True)
+    top = re.search(r"^#\$ TOP=(.+)$", dry_run.stderr, re.MULTILINE)
+    return os.path.realpath(top.group(1).strip()) if top else str(Path(nvcc).resolve().parent.parent)
+
+
+def cuda_decision() -> tuple[bool, str]:
+    """Whether to build the CUDA part, and why, in words for `mine-fast info`."""
+    wanted = os.environ.get("MINE_FAST_CUDA", "auto")
+    if wanted not in ("auto", "0", "1"):
+        raise SystemExit(f"MINE_FAST_CUDA must be auto, 0 or 1, got {wanted!r}")
+    if wanted == "0":
+        return False, "not built: MINE_FAST_CUDA=0"
+    missing = []
+    if not torch.version.cuda:
+        missing.append(f"torch {torch.__version__} is a CPU build")
+    if os.environ.get("CUDA_HOME") is None:
+        missing.append("no nvcc was found")
+    if missing and wanted == "1":
+        raise SystemExit("MINE_FAST_CUDA=1, but " + " and ".join(missing))
+    if missing:
+        return False, "not built: " + " and ".join(missing)
+    return True, f"built with the toolkit of torch's CUDA {torch.version.cuda}"
+
+
+def extensions_and_commands() -> tuple[list, dict]:
+    cuda_home = find_cuda_home()
+    if cuda_home:
+        os.environ["CUDA_HOME"] = cuda_home  # read by torch.utils.cpp_extension at import
+    os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "8.0;9.0+PTX")  # without a GPU torch cannot guess
+    from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension
+
+    # -fno-trapping-math and -fno-math-errno change no value; without them gcc does not vectorise comparisons.
+    cxx = ["-O3", "-std=c++17", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math", "-Wall"]
+    link = []
+    sanitize = os.environ.get("MINE_FAST_SANITIZE")
+    if sanitize:
+        flags = [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-g", "-O1"]
+        cxx += [*flags, "-DMINE_FAST_SANITIZE"]
+        link += flags[:1]
+    defines = [f"-DTORCH_TARGET_VERSION={TORCH_TARGET}", f"-DPy_LIMITED_API={PYTHON_TARGET}"]
+    build_cuda, cuda_status = cuda_decision()
+    cpu = CppExtension(
+        "mine_fast._C",
+        sorted(["csrc/library.cpp", *glob("csrc/cpu/*.cpp")]),
+        extra_compile_args={"cxx": cxx + defines},
+        extra_link_args=link,
+        py_limited_api=True,
+        depends=sorted(glob("csrc/**/*.h", recursive=True)),
+    )
+    extensions = [cpu]
+    if build_cuda:
+        extensions.append(
+            CUDAExtension(
+                "mine_fast._C_cuda",
+                sorted([*glob("csrc/cuda/*.cpp"), *glob("csrc/cuda/*.cu")]),
+                extra_compile_args={
+                    "cxx": cxx + defines + ["-DUSE_CUDA"],
+                    "nvcc": ["-O3", "-std=c++17", "-DUSE_CUDA", *defines],
+                },
+                py_limited_api=True,
+                depends=sorted(glob("csrc/**/*.h", recursive=True) + glob("csrc/cuda/*.cuh")),
+            )
+        )
+
+    class Build(BuildExtension):
+        """Builds the CPU part, then the CUDA part, whose failure is reported and not fatal unless it was demanded."""
+
+        def build_extensions(self) -> None:
+            every = list(self.extensions)
+            status = cuda_status
+            self.extensions = every[:1]
+            super().build_extensions()
+            for extension in every[1:]:
+                try:
+                    self.extensions = [extension]
+                    super().build_extensions()
+                except Exception as error:
+                    if os.environ.get("MINE_FAST_CUDA") == "1":
+                        raise
+                    status = f"not built: {str(error).strip().splitlines()[-1]}"
+                    extension.optional = True
+                    print(f"warning: the CUDA part was {status}; installing the CPU part only")
+            self.extensions = every
+            info = {
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+                "compiler": compiler_version(),
+                "flags": " ".join(cxx),
+                "cuda": status,
+                "cuda_arch_list": os.environ["TORCH_CUDA_ARCH_LIST"] if build_cuda else None,
+            }
+            target = Path(self.get_ext_fullpath("mine_fast._C")).with_name("_build_info.json")
+            target.write_text(json.dumps(info, indent=2) + "\n")
+
+    return extensions, {"build_ext": Build}
+
+
+def compiler_version() -> str:
+    compiler = os.environ.get("CXX", "c++")
+    result = subprocess.run([compiler, "--version"], capture_output=True, text=True)
+    return result.stdout.splitlines()[0] if result.stdout else compiler
+
+
+extensions, commands = extensions_and_commands() if torch is not None else ([], {})
+setup(
+    ext_modules=extensions,
+    cmdclass=commands,
+    options={"bdist_wheel": {"py_limited_api": "cp310"}},
+)
