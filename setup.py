@@ -70,7 +70,7 @@ def extensions_and_commands() -> tuple[list, dict]:
     from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension
 
     # -fno-trapping-math and -fno-math-errno change no value; without them gcc does not vectorise comparisons.
-    cxx = ["-O3", "-std=c++17", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math", "-Wall"]
+    cxx = ["-O3", "-g0", "-std=c++17", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math", "-Wall"]
     link = []
     sanitize = os.environ.get("MINE_FAST_SANITIZE")
     if sanitize:

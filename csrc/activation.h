@@ -18,7 +18,7 @@ MINE_FAST_HD T activate(T v, T slope) {
     const T t = tanh_of(T(0.5) * (v < T(0) ? v : T(0)));
     return v < T(0) ? slope * (T(2) * t / (T(1) - t)) : v;
   }
-  if constexpr (kind == Activation::kGelu) return T(0.5) * v * (T(1) + erf_of(v * T(0.7071067811865476)));
+  if constexpr (kind == Activation::kGelu) return v * normal_cdf_of(v);
   if constexpr (kind == Activation::kGeluTanh) {
     const T inner = T(0.7978845608028654) * (v + T(0.044715) * v * v * v);
     return T(0.5) * v * (T(1) + tanh_of(inner));
@@ -34,8 +34,7 @@ MINE_FAST_HD T activation_derivative(T v, T slope) {
   if constexpr (kind == Activation::kLeakyRelu) return v > T(0) ? T(1) : slope;
   if constexpr (kind == Activation::kElu) return v > T(0) ? T(1) : slope * exp_of(v < T(0) ? v : T(0));
   if constexpr (kind == Activation::kGelu) {
-    const T cdf = T(0.5) * (T(1) + erf_of(v * T(0.7071067811865476)));
-    return cdf + v * T(0.3989422804014327) * exp_of(T(-0.5) * v * v);
+    return normal_cdf_of(v) + v * T(0.3989422804014327) * exp_of(T(-0.5) * v * v);
   }
   if constexpr (kind == Activation::kGeluTanh) {
     const T t = tanh_of(T(0.7978845608028654) * (v + T(0.044715) * v * v * v));

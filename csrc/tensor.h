@@ -9,6 +9,7 @@
 #include <torch/headeronly/util/Half.h>
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "accumulate.h"
@@ -44,8 +45,25 @@ void with_floating_dtype(const Tensor& t, const char* name, Body&& body) {
 // contiguous() costs a dispatch even when there is nothing to do.
 inline Tensor as_contiguous(const Tensor& t) { return t.is_contiguous() ? t : torch::stable::contiguous(t); }
 
-inline Tensor empty_like_shape(const Tensor& like, std::vector<int64_t> shape) {
-  return torch::stable::new_empty(like, shape);
+// An uninitialised contiguous tensor of this shape on the device of `like`, in its dtype unless another is given.
+// By the C shim: torch::stable::new_empty looks its operator up by name at every call, which costs 5 us.
+inline Tensor empty_tensor(const Tensor& like, const std::vector<int64_t>& shape,
+                        std::optional<ScalarType> dtype = std::nullopt) {
+  std::vector<int64_t> strides(shape.size());
+  int64_t stride = 1;
+  for (size_t d = shape.size(); d-- > 0;) {
+    strides[d] = stride;
+    stride *= shape[d] > 0 ? shape[d] : 1;
+  }
+  int32_t code, device_type, device_index;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &code));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &device_index));
+  if (dtype) code = *dtype == ScalarType::Double ? aoti_torch_dtype_float64() : aoti_torch_dtype_float32();
+  AtenTensorHandle handle;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(shape.size()), shape.data(), strides.data(), code,
+                                                  device_type, device_index, &handle));
+  return Tensor(handle);
 }
 
 inline void check_key(const Tensor& key) {

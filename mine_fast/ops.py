@@ -8,6 +8,7 @@ and the same key gives the same pairs on every device. `mine_fast.reference` say
 from __future__ import annotations
 
 import math
+import numbers
 from typing import Any, NamedTuple
 
 import torch
@@ -47,12 +48,27 @@ def shuffle_key(seed: int, offset: int = 0, device: torch.device | str | None = 
     >>> shuffle_key(7, offset=3)
     tensor([7, 3])
     """
-    return torch.tensor([seed, offset], dtype=torch.int64, device=device)
+    return torch.tensor([_as_int64("seed", seed), _as_int64("offset", offset)], dtype=torch.int64, device=device)
 
 
-def _check_shuffles(key: Tensor, rows: int, shuffles: int) -> None:
+def _as_int64(name: str, value: int) -> int:
+    _check_integer(name, value)
+    if not -(1 << 63) <= value < 1 << 64:
+        raise ValueError(f"{name} must fit in 64 bits, got {value}")
+    return value if value < 1 << 63 else value - (1 << 64)  # the kernels read it as unsigned
+
+
+def _check_integer(name: str, value: object) -> None:
+    if not isinstance(value, (numbers.Integral, torch.SymInt)):
+        raise TypeError(f"{name} must be an integer, got {_describe(value)}")
+
+
+def _check_shuffles(key: Tensor, rows: int, shuffles: int, device: torch.device | None = None) -> None:
     if not isinstance(key, Tensor) or key.dtype != torch.int64 or key.numel() != 2:
         raise TypeError(f"key must be an int64 tensor (seed, offset) from shuffle_key(), got {_describe(key)}")
+    if device is not None and key.device != device:
+        raise ValueError(f"key must be on the device of the data, {device}, got {_describe(key)}")
+    _check_integer("shuffles", shuffles)
     if shuffles < 1:
         raise ValueError(f"shuffles must be at least 1, got {shuffles}")
     if rows == 1:
@@ -65,15 +81,18 @@ def _describe(value: object) -> str:
     return f"{type(value).__name__} {value!r}"
 
 
-def _check_floating(**tensors: Tensor) -> None:
-    """Refuse what the kernels cannot take: not a real floating tensor, or two devices or dtypes at once."""
+def _check_floating(*, one_dtype: bool = True, **tensors: Tensor) -> None:
+    """Refuse what the kernels cannot take: not a real floating tensor, or two devices or dtypes at once.
+
+    Under autocast, which brings the operands of a matrix product to one dtype itself, pass one_dtype=False.
+    """
     first_name, first = next(iter(tensors.items()))
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name} must be a torch tensor, got {_describe(tensor)}")
         if not tensor.dtype.is_floating_point:
             raise TypeError(f"{name} must be a floating-point tensor, got {_describe(tensor)}")
-        if tensor.dtype != first.dtype:
+        if one_dtype and tensor.dtype != first.dtype:
             raise TypeError(f"{name} must have the dtype of {first_name}, {first.dtype}, got {tensor.dtype}")
         if tensor.device != first.device:
             raise ValueError(f"{name} must be on the device of {first_name}, {first.device}, got {tensor.device}")
@@ -106,6 +125,7 @@ def shuffle_index(rows: int, key: Tensor, shuffles: int = 1, inverse: bool = Fal
     >>> index[0][inverse[0]].tolist()
     [0, 1, 2, 3, 4]
     """
+    _check_integer("rows", rows)
     _check_shuffles(key, rows, shuffles)
     if rows < 0:
         raise ValueError(f"rows must not be negative, got {rows}")
@@ -139,7 +159,7 @@ def marginal_shuffle(y: Tensor, key: Tensor, shuffles: int = 1) -> Tensor:
         raise TypeError(f"y must be a torch tensor, got {_describe(y)}")
     if y.ndim == 0:
         raise ValueError("y must have rows, [B, ...], got a 0-d tensor")
-    _check_shuffles(key, y.shape[0], shuffles)
+    _check_shuffles(key, y.shape[0], shuffles, y.device)
     return _ops.marginal_shuffle.default(y, key, shuffles)
 
 
@@ -199,7 +219,7 @@ def pair(x: Tensor, y: Tensor, key: Tensor, shuffles: int = 1) -> Tensor:
     """
     _check_floating(x=x, y=y)
     _check_two_dimensional(x, y)
-    _check_shuffles(key, x.shape[0], shuffles)
+    _check_shuffles(key, x.shape[0], shuffles, x.device)
     return _ops.pair.default(x, y, key, shuffles)
 
 
@@ -288,11 +308,8 @@ def paired_first_layer(
     """
     _check_floating(x=x, y=y)
     _check_two_dimensional(x, y)
-    _check_shuffles(key, x.shape[0], shuffles)
-    if weight.ndim != 2 or weight.shape[1] != x.shape[1] + y.shape[1]:
-        raise ValueError(
-            f"weight must be [h, dx + dy] = [h, {x.shape[1] + y.shape[1]}], got shape {list(weight.shape)}"
-        )
+    _check_shuffles(key, x.shape[0], shuffles, x.device)
+    _check_layer(x, weight, bias, x.shape[1] + y.shape[1])
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
     if slope is None:
@@ -302,6 +319,15 @@ def paired_first_layer(
     # Under autocast the products come in 16 bits and the bias does not.
     shift = x_part.new_zeros(weight.shape[0]) if bias is None else bias.to(x_part.dtype)
     return _ops.paired_first_layer.default(x_part, y_part, shift, key, shuffles, ACTIVATIONS.index(activation), slope)
+
+
+def _check_layer(x: Tensor, weight: Tensor, bias: Tensor | None, width: int) -> None:
+    parameters = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
+    _check_floating(one_dtype=not torch.is_autocast_enabled(x.device.type), x=x, **parameters)
+    if weight.ndim != 2 or weight.shape[1] != width:
+        raise ValueError(f"weight must be [h, dx + dy] = [h, {width}], got shape {list(weight.shape)}")
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"bias must be [h] = [{weight.shape[0]}], got shape {list(bias.shape)}")
 
 
 @torch.library.register_fake("mine_fast::paired_first_layer")
@@ -396,6 +422,7 @@ def dv_loss_of_scores(
     """
     _check_floating(scores=scores)
     _check_dv_arguments(alpha, loss)
+    _check_integer("joint_rows", joint_rows)
     if not 0 < joint_rows < scores.numel():
         raise ValueError(
             f"scores must hold joint and marginal scores, got {scores.numel()} scores with joint_rows={joint_rows}"
@@ -403,10 +430,12 @@ def dv_loss_of_scores(
     dtype = torch.float64 if scores.dtype == torch.float64 else torch.float32
     if log_ema is None:
         log_ema = torch.full((), -math.inf, dtype=dtype, device=scores.device)
+    elif not isinstance(log_ema, Tensor):
+        raise TypeError(f"log_ema must be a scalar tensor on {scores.device}, got {_describe(log_ema)}")
     elif log_ema.numel() != 1 or log_ema.device != scores.device:
         raise ValueError(f"log_ema must be a scalar tensor on {scores.device}, got {_describe(log_ema)}")
     value, new_log_ema, statistics = _ops.dv_term.default(
-        scores.reshape(-1), joint_rows, log_ema.detach().to(dtype), alpha, LOSSES.index(loss)
+        scores.reshape(-1), joint_rows, log_ema.detach().to(dtype).reshape(()), alpha, LOSSES.index(loss)
     )
     statistics = statistics.detach()
     return DVTerm(value, new_log_ema.detach(), statistics[0], statistics[1])

@@ -34,11 +34,13 @@ MINE_FAST_CLONES LogSumExp<accumulate_t<Scalar>> block_log_sum_exp(const Scalar*
   for (int64_t i = 0; i < count; ++i) value[i] = static_cast<T>(scores[i]);
   T top = value[0];  // a NaN passed over here still reaches the sum
   for (int64_t i = 1; i < count; ++i) top = top < value[i] ? value[i] : top;
+  // A block of -inf alone weighs nothing; relative to its own maximum it would be -inf - -inf.
+  const T origin = top == -static_cast<T>(INFINITY) ? T(0) : top;
   T lane[kLanes] = {};
   int64_t i = 0;
   for (; i + kLanes <= count; i += kLanes)
-    for (int l = 0; l < kLanes; ++l) lane[l] += exp_of(value[i + l] - top);
-  for (; i < count; ++i) lane[0] += exp_of(value[i] - top);
+    for (int l = 0; l < kLanes; ++l) lane[l] += exp_of(value[i + l] - origin);
+  for (; i < count; ++i) lane[0] += exp_of(value[i] - origin);
   T sum = 0;
   for (int l = 0; l < kLanes; ++l) sum += lane[l];
   return {top, sum};
@@ -74,9 +76,9 @@ std::tuple<Tensor, Tensor, Tensor> dv_term_forward(
   STD_TORCH_CHECK(log_ema.scalar_type() == dtype && log_ema.numel() == 1,
                   "log_ema must be a scalar tensor in the accumulation dtype of the scores");
   STD_TORCH_CHECK(loss >= 0 && loss <= static_cast<int64_t>(Loss::kFdiv), "unknown loss code ", loss);
-  Tensor value = torch::stable::new_empty(log_ema, std::vector<int64_t>{});
-  Tensor new_log_ema = torch::stable::new_empty(log_ema, std::vector<int64_t>{});
-  Tensor statistics = torch::stable::new_empty(log_ema, std::vector<int64_t>{3});
+  Tensor value = empty_tensor(log_ema, {});
+  Tensor new_log_ema = empty_tensor(log_ema, {});
+  Tensor statistics = empty_tensor(log_ema, {3});
   with_floating_dtype(source, "scores", [&](auto tag) {
     using Scalar = typename decltype(tag)::type;
     using T = accumulate_t<Scalar>;
@@ -107,7 +109,7 @@ Tensor dv_term_backward(
     const Tensor& statistics) {  // [3]
   const Tensor source = as_contiguous(scores);
   const int64_t marginal_rows = source.numel() - joint_rows;
-  Tensor grad_scores = torch::stable::new_empty(source, std::vector<int64_t>{source.numel()});
+  Tensor grad_scores = empty_tensor(source, {source.numel()});
   with_floating_dtype(source, "scores", [&](auto tag) {
     using Scalar = typename decltype(tag)::type;
     using T = accumulate_t<Scalar>;

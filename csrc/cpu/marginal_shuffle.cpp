@@ -13,7 +13,7 @@ Tensor shuffle_index(
     const Tensor& key,  // [2] int64
     int64_t rows, int64_t shuffles, bool inverse) {
   const ShuffleTable table(key, rows, shuffles);
-  Tensor index = torch::stable::new_empty(key, std::vector<int64_t>{shuffles, rows});  // [S, B]
+  Tensor index = empty_tensor(key, {shuffles, rows});  // [S, B]
   int64_t* out = static_cast<int64_t*>(index.mutable_data_ptr());
   for (int64_t s = 0; s < shuffles; ++s)
     for (int64_t i = 0; i < rows; ++i) *out++ = inverse ? table.owner(i, s) : table.partner(i, s);
@@ -30,7 +30,7 @@ Tensor marginal_shuffle(
   const ShuffleTable table(key, rows, shuffles);
   std::vector<int64_t> shape{shuffles};
   for (int64_t d = 0; d < source.dim(); ++d) shape.push_back(source.size(d));
-  Tensor shuffled = torch::stable::new_empty(source, shape);  // [S, B, ...]
+  Tensor shuffled = empty_tensor(source, shape);  // [S, B, ...]
   if (shuffled.numel() == 0) return shuffled;
   const int64_t bytes = source.numel() / rows * static_cast<int64_t>(source.element_size());
   const char* from = static_cast<const char*>(source.const_data_ptr());
@@ -67,7 +67,7 @@ Tensor marginal_shuffle_backward(
   const ShuffleTable table(key, rows, shuffles);
   std::vector<int64_t> shape;
   for (int64_t d = 1; d < source.dim(); ++d) shape.push_back(source.size(d));
-  Tensor grad_y = torch::stable::new_empty(source, shape);  // [B, ...]
+  Tensor grad_y = empty_tensor(source, shape);  // [B, ...]
   if (grad_y.numel() == 0) return grad_y;
   with_floating_dtype(source, "grad", [&](auto tag) {
     using Scalar = typename decltype(tag)::type;

@@ -20,7 +20,7 @@ Tensor pair(
   STD_TORCH_CHECK(y_rows.size(0) == rows && y_rows.scalar_type() == x_rows.scalar_type(),
                   "x and y must agree in rows and dtype");
   const ShuffleTable table(key, rows, shuffles);
-  Tensor paired = torch::stable::new_empty(x_rows, std::vector<int64_t>{(1 + shuffles) * rows, x_width + y_width});
+  Tensor paired = empty_tensor(x_rows, {(1 + shuffles) * rows, x_width + y_width});
   const int64_t item = static_cast<int64_t>(x_rows.element_size());
   const int64_t x_bytes = x_width * item, y_bytes = y_width * item;
   const char* x_data = static_cast<const char*>(x_rows.const_data_ptr());
@@ -45,8 +45,8 @@ std::tuple<Tensor, Tensor> pair_backward(
   const Tensor source = as_contiguous(grad);
   const int64_t rows = source.size(0) / (1 + shuffles), width = source.size(1), y_width = width - x_width;
   const ShuffleTable table(key, rows, shuffles);
-  Tensor grad_x = torch::stable::new_empty(source, std::vector<int64_t>{rows, x_width});
-  Tensor grad_y = torch::stable::new_empty(source, std::vector<int64_t>{rows, y_width});
+  Tensor grad_x = empty_tensor(source, {rows, x_width});
+  Tensor grad_y = empty_tensor(source, {rows, y_width});
   with_floating_dtype(source, "grad", [&](auto tag) {
     using Scalar = typename decltype(tag)::type;
     using Sum = accumulate_t<Scalar>;

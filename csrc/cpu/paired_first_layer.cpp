@@ -60,7 +60,7 @@ Tensor paired_first_layer(
   const Tensor x_rows = as_contiguous(x_part), y_rows = as_contiguous(y_part), offset = as_contiguous(bias);
   const int64_t rows = x_rows.size(0), width = x_rows.size(1);
   const ShuffleTable table(key, rows, shuffles);
-  Tensor hidden = torch::stable::new_empty(x_rows, std::vector<int64_t>{(1 + shuffles) * rows, width});
+  Tensor hidden = empty_tensor(x_rows, {(1 + shuffles) * rows, width});
   with_types(x_rows, activation, [&](auto scalar, auto kind) {
     using Scalar = typename decltype(scalar)::type;
     const Scalar* xs = static_cast<const Scalar*>(x_rows.const_data_ptr());
@@ -93,8 +93,8 @@ std::tuple<Tensor, Tensor> paired_first_layer_backward(
   STD_TORCH_CHECK(source.numel() == (1 + shuffles) * rows * width && source.scalar_type() == x_rows.scalar_type(),
                   "grad must be [(1 + S) * B, h] in the dtype of x_part");
   const ShuffleTable table(key, rows, shuffles);
-  Tensor grad_x = torch::stable::new_empty(x_rows, std::vector<int64_t>{rows, width});
-  Tensor grad_y = torch::stable::new_empty(x_rows, std::vector<int64_t>{rows, width});
+  Tensor grad_x = empty_tensor(x_rows, {rows, width});
+  Tensor grad_y = empty_tensor(x_rows, {rows, width});
   with_types(x_rows, activation, [&](auto scalar, auto kind) {
     using Scalar = typename decltype(scalar)::type;
     using T = accumulate_t<Scalar>;

@@ -6,9 +6,10 @@
 #include <algorithm>
 #include <cstdint>
 
-// Hot loops are compiled for the baseline, AVX2 and AVX-512, and chosen when the library loads.
+// Hot loops are compiled for the baseline, AVX2 and AVX-512, and chosen when the library loads. By feature and not by
+// "arch=...": gcc inlines the shared formulas into a clone only if they were compiled for the same arch.
 #if defined(__x86_64__) && defined(__gnu_linux__) && !defined(__clang__) && !defined(MINE_FAST_SANITIZE)
-#define MINE_FAST_CLONES __attribute__((target_clones("default", "arch=haswell", "arch=skylake-avx512")))
+#define MINE_FAST_CLONES __attribute__((target_clones("default", "avx2", "avx512f")))
 #else
 #define MINE_FAST_CLONES
 #endif

@@ -1,0 +1,148 @@
+"""Critics T(x, y): the default one, and how any critic is scored on joint and marginal pairs.
+
+A critic is a module that gives every row of a batch one score. `paired_scores` takes the shortest way that leaves its
+numbers as they are: a stack of layers that reads concatenated rows gets its first layer split over x and y (one
+product per row instead of one per pair) and all pairs in one call; a critic that treats rows independently gets one
+call on all pairs; anything else (batch normalisation, a function) is called for the joint and the marginal rows apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mine_fast import ops
+from mine_fast.inputs import QuantileInputs
+
+__all__ = ["MLPCritic", "call_critic", "critic_layers", "paired_scores"]
+
+#: Activation modules that the paired first layer computes, with the name and slope to pass it.
+_ACTIVATIONS: dict[type[nn.Module], Callable[..., tuple[str, float]]] = {
+    nn.ReLU: lambda m: ("relu", 0.0),
+    nn.LeakyReLU: lambda m: ("leaky_relu", m.negative_slope),
+    nn.ELU: lambda m: ("elu", m.alpha),
+    nn.GELU: lambda m: ("gelu" if m.approximate == "none" else "gelu_tanh", 0.0),
+    nn.SiLU: lambda m: ("silu", 0.0),
+    nn.Tanh: lambda m: ("tanh", 0.0),
+}
+
+#: Modules that map every row on its own and draw nothing, so that one call on more rows changes no score.
+_ROW_WISE = (nn.Linear, nn.Identity, nn.LayerNorm, nn.Sigmoid, nn.Softplus, nn.Flatten, *_ACTIVATIONS)
+
+
+class MLPCritic(nn.Module):
+    """The default critic: normal-quantile inputs and a perceptron on the concatenated features.
+
+    Args:
+        hidden: widths of the hidden layers.
+        activation: class of the activation between them.
+
+    The network is built by `prepare`, which learns the inputs from training rows and so knows their widths.
+
+    >>> critic = MLPCritic().prepare(torch.randn(100, 3), torch.randn(100, 1))
+    >>> critic(torch.randn(5, 3), torch.randn(5, 1)).shape
+    torch.Size([5, 1])
+    """
+
+    def __init__(self, hidden: Sequence[int] = (64, 64), activation: type[nn.Module] = nn.SiLU) -> None:
+        super().__init__()
+        self.hidden = tuple(hidden)
+        self.activation = activation
+        self.x_inputs = QuantileInputs()
+        self.y_inputs = QuantileInputs()
+        self.layers = nn.Sequential()
+
+    def prepare(self, x: Tensor, y: Tensor) -> MLPCritic:
+        """Learn the inputs from training rows x [N, dx], y [N, dy] and make the network for them."""
+        self.x_inputs.fit(x)
+        self.y_inputs.fit(y)
+        widths = [self.x_inputs.width + self.y_inputs.width, *self.hidden]
+        layers: list[nn.Module] = []
+        for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True):
+            layers += [nn.Linear(fan_in, fan_out), self.activation()]
+        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], 1)).to(x.device)
+        return self
+
+    def features(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """What the network reads of x [N, dx] and y [N, dy]."""
+        if not len(self.layers):
+            raise ValueError("T: the default critic has no network before prepare(x, y) or fit(x, y)")
+        return self.x_inputs(x), self.y_inputs(y)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Scores [N, 1] of the pairs (x_i, y_i)."""
+        return self.layers(torch.cat(self.features(x, y), 1))
+
+
+def critic_layers(critic: object, method: str | None) -> nn.Sequential | None:
+    """The stack of row-wise layers by which a critic reads concatenated rows, or None if it is not such a critic."""
+    if method != "concat" or type(critic) is not nn.Sequential or not len(critic):
+        return None
+    plain = all(type(m) in _ROW_WISE and not m._forward_hooks and not m._forward_pre_hooks for m in critic)
+    return critic if plain and not critic._forward_hooks and not critic._forward_pre_hooks else None
+
+
+def call_critic(critic: Callable[..., Tensor], method: str | None, x: Tensor, y: Tensor) -> Tensor:
+    """Scores [B] of the pairs (x_i, y_i).
+
+    Raises:
+        ValueError: the critic does not fit the widths of x and y, or gives more or less than one score a row.
+    """
+    try:
+        scores = critic(torch.cat([x, y], 1)) if method == "concat" else critic(x, y)
+    except RuntimeError as error:
+        if "shapes cannot be multiplied" not in str(error):
+            raise
+        raise ValueError(
+            f"T does not fit the data: x has shape {list(x.shape)}, y {list(y.shape)}, method={method!r}, and {error}"
+        ) from error
+    return _one_score_per_row(scores, x.shape[0])
+
+
+def _one_score_per_row(scores: Tensor, rows: int) -> Tensor:
+    if not isinstance(scores, Tensor) or tuple(scores.shape) not in ((rows,), (rows, 1)):
+        shape = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        raise ValueError(f"T must give one score per row, shape [{rows}] or [{rows}, 1], got {shape}")
+    return scores.reshape(-1)
+
+
+def paired_scores(
+    critic: Callable[..., Tensor], method: str | None, x: Tensor, y: Tensor, key: Tensor, shuffles: int
+) -> Tensor:
+    """Scores of the joint rows and of their marginal shuffles, [(1 + S) * B], joint first.
+
+    Args:
+        critic: T(x, y) with method None, T(cat([x, y], 1)) with "concat".
+        method: None or "concat".
+        x: [B, dx]; more dimensions with method None.
+        y: [B, dy].
+        key: from `ops.shuffle_key`.
+        shuffles: S.
+
+    Raises:
+        ValueError: one row, or a critic that does not fit.
+    """
+    rows = x.shape[0]
+    layers = critic_layers(critic, method)
+    if layers is None:
+        shuffled = ops.marginal_shuffle(y, key, shuffles).flatten(0, 1)  # [S * B, ...]
+        joint = call_critic(critic, method, x, y)
+        repeated = x if shuffles == 1 else x.repeat(shuffles, *(1,) * (x.ndim - 1))
+        return torch.cat([joint, call_critic(critic, method, repeated, shuffled)])
+    first = layers[0]
+    if not isinstance(first, nn.Linear):
+        return _one_score_per_row(layers(ops.pair(x, y, key, shuffles)), (1 + shuffles) * rows)
+    if first.in_features != x.shape[1] + y.shape[1]:
+        raise ValueError(
+            f"T does not fit the data: its first layer reads {first.in_features} columns, "
+            f"x and y have {x.shape[1]} + {y.shape[1]}"
+        )
+    activation, slope, rest = "identity", 0.0, 1
+    if len(layers) > 1 and type(layers[1]) in _ACTIVATIONS:
+        (activation, slope), rest = _ACTIVATIONS[type(layers[1])](layers[1]), 2
+    hidden = ops.paired_first_layer(x, y, first.weight, first.bias, key, shuffles, activation, slope)
+    for layer in layers[rest:]:
+        hidden = layer(hidden)
+    return _one_score_per_row(hidden, (1 + shuffles) * rows)

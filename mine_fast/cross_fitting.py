@@ -1,0 +1,246 @@
+"""From rows to an `MIResult`: split into folds, train a critic per fold, read each fold off the critic that missed it."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mine_fast.critics import MLPCritic, call_critic
+from mine_fast.data import ArraySource, PairSource
+from mine_fast.evaluation import HeldOutScores, held_out_scores, permutation_p_value
+from mine_fast.inputs import QuantileInputs
+from mine_fast.result import Flag, History, MIResult
+from mine_fast.training import FoldHistory, TrainingSettings, train_critic
+
+if TYPE_CHECKING:
+    from mine_fast.estimator import MINE
+
+__all__ = ["Progress", "cross_fit"]
+
+#: progress(steps done, steps in all, latest validation bound)
+Progress = Callable[[int, int, float], None]
+
+#: Fewer rows leave a fold without enough to train, to choose and to evaluate.
+MIN_ROWS = 20
+
+#: Scores kept on the result for its histograms.
+KEPT_SCORES = 10_000
+
+
+def training_settings(given: dict[str, Any]) -> TrainingSettings:
+    """`TrainingSettings` with those given; None keeps a default, an unknown name is an error that lists the known."""
+    known = {field.name for field in dataclasses.fields(TrainingSettings)}
+    for name in given:
+        if name not in known:
+            raise TypeError(f"{name} is no setting of fit or estimate; the settings are {', '.join(sorted(known))}")
+    return TrainingSettings(**{name: value for name, value in given.items() if value is not None})
+
+
+def cross_fit(
+    mine: MINE,
+    source: PairSource,
+    seed: int,
+    device: torch.device | str | None,
+    progress: Progress | None,
+    given: dict[str, Any],
+) -> tuple[MIResult, nn.Module | None]:
+    """The work of `MINE.fit`: the result, and the first fold's critic (None where nothing had to be trained)."""
+    settings = training_settings(given)
+    started = time.perf_counter()
+    rows = len(source)
+    if rows < MIN_ROWS:
+        raise ValueError(f"x and y need at least {MIN_ROWS} rows to train and to hold out, got {rows}")
+    if settings.folds > rows // 4:
+        raise ValueError(f"folds must leave at least 4 rows in each, got {settings.folds} folds for {rows} rows")
+    flags, degenerate = _constant_columns(source)
+    used = {**dataclasses.asdict(settings), "loss": mine.loss, "alpha": mine.alpha}
+    if degenerate:
+        return _independent_result(rows, flags, seed, used, time.perf_counter() - started), None
+
+    folds = torch.randperm(rows, generator=torch.Generator().manual_seed(seed)).tensor_split(settings.folds)
+    critics: list[nn.Module] = []
+    histories: list[FoldHistory] = []
+    scores: list[HeldOutScores] = []
+    for k, held_out in enumerate(folds):
+        others = torch.cat([fold for j, fold in enumerate(folds) if j != k])
+
+        def report(step: int, bound: float, done: int = k * settings.steps) -> None:
+            if progress is not None:
+                progress(done + step, len(folds) * settings.steps, bound)
+
+        critic, history, held_out_score = _fit_fold(
+            mine, source, others, held_out, settings, _fold_seed(seed, k), device, report
+        )
+        critics.append(critic)
+        histories.append(history)
+        scores.append(held_out_score)
+    result = _combine(histories, scores, flags, seed, used, time.perf_counter() - started)
+    return result, critics[0]
+
+
+def _fold_seed(seed: int, fold: int) -> int:
+    return (seed * 1_000_003 + fold + 1) % 2**62
+
+
+def _fit_fold(
+    mine: MINE,
+    source: PairSource,
+    others: Tensor,
+    held_out: Tensor,
+    settings: TrainingSettings,
+    seed: int,
+    device: torch.device | str | None,
+    report: Callable[[int, float], None],
+) -> tuple[nn.Module, FoldHistory, HeldOutScores]:
+    """Train on `others` (a part of which chooses the step) and score `held_out`."""
+    count = min(max(2, round(settings.validation_fraction * others.numel())), others.numel() - 2)
+    validation, train = others[:count], others[count:]
+    with _seeded(seed):
+        critic, network, method, transform = _fold_critic(mine, source, train, device)
+        fold_source = source.map(transform)
+        loss = type(mine)(network, mine.loss, mine.alpha, method, shuffles=settings.shuffles, seed=seed)
+        loss.to(next(network.parameters()).device)
+
+        def score(x: Tensor, y: Tensor) -> Tensor:
+            return call_critic(network, method, x, y)
+
+        history = train_critic(loss, score, fold_source, train, validation, settings, seed, report)
+        # A million pairs settle the marginal term; fewer than 20 shuffles leave it noisy, 199 resolve p = 0.005.
+        shuffles = settings.evaluation_shuffles or min(199, max(20, 1_000_000 // len(source)))
+        return critic, history, held_out_scores(score, fold_source, held_out, seed, shuffles)
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed torch's global generators (initialisation, dropout) within, and give back the caller's afterwards."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+def _fold_critic(
+    mine: MINE, source: PairSource, train: Tensor, device: torch.device | str | None
+) -> tuple[nn.Module, nn.Module, str | None, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]]:
+    """A fold's critic, the network in it that trains, how that is called, and what maps rows to what it reads.
+
+    The default critic reads features that do not change while it trains, so they are computed once, and its network
+    is trained on them directly. A user's critic is copied and reads the rows in its own dtype.
+    """
+    if mine.T is None or isinstance(mine.T, MLPCritic):
+        critic = copy.deepcopy(mine.T) or MLPCritic()
+        if not len(critic.layers):
+            critic.prepare(*source.rows(train[: QuantileInputs.max_rows]))
+        critic.to(device or source.device)
+        return critic, critic.layers, "concat", lambda x, y: critic.features(*_moved(x, y, device))
+    if not isinstance(mine.T, nn.Module) or next(mine.T.parameters(), None) is None:
+        raise TypeError(f"T must be a torch.nn.Module with parameters to be trained, got {type(mine.T).__name__}")
+    critic = copy.deepcopy(mine.T)
+    if device is not None:
+        critic.to(device)
+    like = next(critic.parameters())
+    return critic, critic, mine.method, lambda x, y: (x.to(like), y.to(like))
+
+
+def _moved(x: Tensor, y: Tensor, device: torch.device | str | None) -> tuple[Tensor, Tensor]:
+    return (x, y) if device is None else (x.to(device), y.to(device))
+
+
+def _constant_columns(source: PairSource) -> tuple[list[Flag], bool]:
+    """Flags for constant columns, and whether x or y has no other (then it carries no information)."""
+    if not isinstance(source, ArraySource):
+        return [], False
+    flags, degenerate = [], False
+    for name, samples in (("x", source.x), ("y", source.y)):
+        constant = (samples == samples[:1]).all(0).flatten()
+        if bool(constant.any()):
+            columns = constant.nonzero().flatten().tolist()
+            shown = ", ".join(map(str, columns[:10])) + (", ..." if len(columns) > 10 else "")
+            flags.append(Flag("constant_column", f"{name} has {len(columns)} constant column(s) ({shown})"))
+            degenerate |= bool(constant.all())
+    return flags, degenerate
+
+
+def _independent_result(rows: int, flags: list[Flag], seed: int, settings: dict[str, Any], seconds: float) -> MIResult:
+    """A constant is independent of everything: MI is 0, known without an error."""
+    return MIResult(
+        mi=0.0,
+        stderr=0.0,
+        p_value=1.0,
+        n=rows,
+        flags=tuple(flags),
+        history=History(steps=[], train=[], validation=[]),
+        seed=seed,
+        settings=settings,
+        fold_mi=(),
+        joint_scores=np.zeros(0),
+        marginal_scores=np.zeros(0),
+        seconds=seconds,
+    )
+
+
+def _combine(
+    histories: list[FoldHistory],
+    folds: list[HeldOutScores],
+    flags: list[Flag],
+    seed: int,
+    settings: dict[str, Any],
+    seconds: float,
+) -> MIResult:
+    """The folds' bounds weighted by their rows. Every row is held out once, so the errors of the folds are their own."""
+    rows = sum(fold.rows for fold in folds)
+    bounds = [fold.dv_bound() for fold in folds]
+    mi = sum(fold.rows / rows * bound for fold, bound in zip(folds, bounds, strict=True))
+    variance = sum(float((fold.influence() ** 2).sum()) for fold in folds) / rows**2
+    joint = torch.cat([fold.joint for fold in folds])
+    marginal = torch.cat([fold.marginal.flatten() for fold in folds])
+    marginal = marginal[:: max(1, marginal.numel() // KEPT_SCORES)]
+    return MIResult(
+        mi=mi,
+        stderr=math.sqrt(variance),
+        p_value=permutation_p_value(folds),
+        n=rows,
+        flags=(*flags, *_reliability_flags(mi, folds)),
+        history=History(
+            steps=[h.steps for h in histories],
+            train=[h.train for h in histories],
+            validation=[h.validation for h in histories],
+        ),
+        seed=seed,
+        settings=settings,
+        fold_mi=tuple(bounds),
+        joint_scores=joint[:: max(1, joint.numel() // KEPT_SCORES)].numpy(),
+        marginal_scores=marginal.numpy(),
+        seconds=seconds,
+    )
+
+
+def _reliability_flags(mi: float, folds: list[HeldOutScores]) -> list[Flag]:
+    flags = []
+    rows = min(fold.rows for fold in folds)
+    certifiable = math.log(rows)
+    if mi > certifiable:
+        flags.append(
+            Flag(
+                "not_certifiable",
+                f"the estimate is above ln(n) = {certifiable:.2f} nats, about the most that {rows} held-out rows can "
+                "certify as a lower bound (McAllester & Stratos, 2020)",
+            )
+        )
+    effective = min(fold.effective_sample_size() for fold in folds)
+    if effective < 30:
+        flags.append(
+            Flag(
+                "few_effective_marginals",
+                f"the marginal term rests on {effective:.0f} effective rows of {rows}: its error is understated",
+            )
+        )
+    return flags

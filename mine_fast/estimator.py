@@ -1,0 +1,357 @@
+"""`MINE`: the loss module that replaces mine-pytorch's `Mine`, and the estimates made with it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mine_fast import ops
+from mine_fast.critics import MLPCritic, call_critic, paired_scores
+from mine_fast.cross_fitting import Progress, cross_fit
+from mine_fast.data import as_pair, pair_source
+from mine_fast.result import MIResult
+from mine_fast.training import DivergenceError, epoch_batches
+
+__all__ = ["MINE", "estimate"]
+
+class MINE(nn.Module):
+    """Mutual Information Neural Estimation (Belghazi et al. 2018, arXiv 1801.04062) around a critic T.
+
+    A drop-in for mine-pytorch's `Mine`: the same arguments in the same order, the same values and gradients, kept in
+    the log domain. As a loss it is called with a batch; as an estimator it is given the data.
+
+    Args:
+        T: critic; gives each pair one score, [B] or [B, 1]. None: a default critic, made from the data by `fit`.
+        loss: "mine" (bias-corrected gradient), "mine_biased", or "fdiv" (the NWJ bound).
+        alpha: weight of a batch in the moving average of E_marginal[exp T] that corrects the gradient, in (0, 1].
+        method: None: T is called as T(x, z); "concat": as T(torch.cat([x, z], 1)).
+        shuffles: marginal pairs per row that `forward` draws. More are less noise at the cost of their scores.
+        seed: of the marginal pairs; None draws one from torch's generator, so `torch.manual_seed` covers it.
+
+    Attributes:
+        log_ema: buffer [], the moving average as its logarithm; -inf before the first training batch.
+        shuffle_key: buffer int64 [2], (seed, offset) of the next marginal shuffle.
+
+    Raises:
+        ValueError: unknown loss or method, alpha outside (0, 1], shuffles below 1.
+        TypeError: T is not callable.
+
+    >>> T = nn.Sequential(nn.Linear(2, 32), nn.ReLU(), nn.Linear(32, 1))
+    >>> mine = MINE(T, loss="mine", method="concat", seed=0)
+    >>> x = torch.randn(64, 1)
+    >>> loss = mine(x, x + torch.randn(64, 1))   # scalar, minus the bound in nats
+    >>> loss.backward()
+    """
+
+    log_ema: Tensor
+    shuffle_key: Tensor
+    _next_shuffle: Tensor
+    _evaluation_shuffle: Tensor
+
+    def __init__(
+        self,
+        T: Callable[..., Tensor] | None = None,
+        loss: str = "mine",
+        alpha: float = 0.01,
+        method: str | None = None,
+        *,
+        shuffles: int = 1,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        if T is not None and not callable(T):
+            raise TypeError(f"T must be a module or function (x, z) -> scores, or None, got {type(T).__name__}")
+        if loss not in ops.LOSSES:
+            raise ValueError(f"loss must be one of {', '.join(ops.LOSSES)}, got {loss!r}")
+        if method not in (None, "concat"):
+            raise ValueError(f"method must be None or 'concat', got {method!r}")
+        if isinstance(alpha, bool) or not isinstance(alpha, int | float):
+            raise TypeError(f"alpha must be a number in (0, 1], got {type(alpha).__name__} {alpha!r}")
+        if not 0 < alpha <= 1:
+            raise ValueError(f"alpha must be in (0, 1], got {alpha}")
+        if isinstance(shuffles, bool) or not isinstance(shuffles, int):
+            raise TypeError(f"shuffles must be an int, got {type(shuffles).__name__} {shuffles!r}")
+        if shuffles < 1:
+            raise ValueError(f"shuffles must be at least 1, got {shuffles}")
+        self.T = T
+        self.loss = loss
+        self.alpha = float(alpha)
+        self.method = method
+        self.shuffles = shuffles
+        if seed is None:
+            seed = int(torch.randint(2**62, ()))
+        self.register_buffer("log_ema", torch.tensor(-math.inf))
+        self.register_buffer("shuffle_key", ops.shuffle_key(seed))
+        # On the device, so that advancing the key is neither a transfer nor a constant baked into a CUDA graph.
+        self.register_buffer("_next_shuffle", torch.tensor([0, 1]), persistent=False)
+        self.register_buffer("_evaluation_shuffle", torch.tensor([0, 1 << 62]), persistent=False)
+
+    def extra_repr(self) -> str:
+        """The settings, for `print(mine)`."""
+        return f"loss={self.loss!r}, alpha={self.alpha:g}, method={self.method!r}, shuffles={self.shuffles}"
+
+    def forward(self, x: Tensor, z: Tensor, z_marg: Tensor | None = None) -> Tensor:
+        """Minus the bound on I(X; Z) of a batch; minimise it to train T, or anything before x and z.
+
+        In training mode a call moves `log_ema` and the marginal shuffle one step on; in `eval()` mode it reads the
+        average and leaves it.
+
+        Args:
+            x: [B, dx] or [B]; more dimensions with method None.
+            z: [B, dz] or [B], paired with x row by row.
+            z_marg: [B, dz], samples of z's marginal; None pairs x with derangements of z.
+
+        Returns:
+            0-d tensor in nats, float32 (float64 for float64 scores).
+
+        Raises:
+            ValueError: unequal rows, one row, mixed devices, a critic that does not fit.
+            TypeError: not floating tensors, or mixed dtypes.
+        """
+        key = None
+        if z_marg is None:
+            # A copy: the backward still needs this key when the buffer has moved on.
+            key = self.shuffle_key.clone()
+            self.shuffle_key.add_(self._next_shuffle)
+        term = self._dv_term(x, z, z_marg, key)
+        if self.training and self.loss == "mine":
+            with torch.no_grad():
+                self.log_ema.copy_(term.log_ema)
+        return term.loss
+
+    def _dv_term(self, x: Tensor, z: Tensor, z_marg: Tensor | None, key: Tensor | None) -> ops.DVTerm:
+        if self.T is None:
+            raise ValueError("T is None: the default critic is made by fit(x, y); pass a critic to use MINE as a loss")
+        x, z = _as_rows(x, "x"), _as_rows(z, "z")
+        _check_batch(x=x, z=z)
+        if self.method == "concat" and (x.ndim != 2 or z.ndim != 2):
+            raise ValueError(
+                f"x and z must be [B, d] to be concatenated, got shapes {list(x.shape)} and {list(z.shape)}; "
+                "method=None calls T(x, z)"
+            )
+        if z_marg is None:
+            assert key is not None
+            if x.shape[0] < 2:
+                raise ValueError(
+                    f"x and z need at least 2 rows: a batch of {x.shape[0]} cannot be shuffled into marginal pairs"
+                )
+            scores = paired_scores(self.T, self.method, x, z, key, self.shuffles)
+        else:
+            z_marg = _as_rows(z_marg, "z_marg")
+            _check_batch(x=x, z_marg=z_marg)
+            joint = call_critic(self.T, self.method, x, z)
+            scores = torch.cat([joint, call_critic(self.T, self.method, x, z_marg)])
+        return ops.dv_loss_of_scores(scores, x.shape[0], self.log_ema, self.alpha, self.loss)
+
+    @torch.no_grad()
+    def mi(self, x: Any, z: Any, z_marg: Any = None) -> Tensor:
+        """The bound on I(X; Z) of these rows, without gradient; leaves `log_ema` and the training shuffles alone.
+
+        It is optimistic on rows that T was trained on; `fit` gives an estimate on held-out rows with its error.
+
+        Args:
+            x: [N, dx] or [N], array or tensor.
+            z: [N, dz] or [N].
+            z_marg: samples of z's marginal, or None.
+
+        Returns:
+            0-d tensor in nats. The same rows give the same number until the next training step.
+        """
+        x, z = self._samples(x, z)
+        if z_marg is not None:
+            z_marg = self._samples(x, z_marg)[1]
+        return -self._dv_term(x, z, z_marg, self.shuffle_key + self._evaluation_shuffle).loss
+
+    def optimize(
+        self,
+        X: Any,
+        Y: Any,
+        iters: int = 100,
+        batch_size: int = 500,
+        opt: torch.optim.Optimizer | None = None,
+    ) -> Tensor:
+        """Train T on all the data and return the bound on that same data, as mine-pytorch's `optimize` does.
+
+        The number is optimistic: it is read off the rows that T was trained on. Use `fit` for an honest one.
+
+        Args:
+            X: [N, dx] or [N], array or tensor.
+            Y: [N, dy] or [N].
+            iters: passes over the data.
+            batch_size: rows per step (N if that is smaller); the rows that fill no batch wait for the next pass.
+            opt: optimiser over `parameters()`; None is Adam with a rate of 1e-4, as in mine-pytorch.
+
+        Returns:
+            0-d tensor in nats.
+
+        Raises:
+            ValueError, TypeError: bad data or settings; the message names the argument.
+            DivergenceError: the loss is no longer finite.
+
+        >>> rng = torch.Generator().manual_seed(0)
+        >>> x = torch.randn(1000, generator=rng)
+        >>> y = x + 0.5 * torch.randn(1000, generator=rng)
+        >>> _ = torch.manual_seed(0)
+        >>> mine = MINE(nn.Sequential(nn.Linear(2, 64), nn.ReLU(), nn.Linear(64, 1)), method="concat")
+        >>> opt = torch.optim.Adam(mine.parameters(), lr=1e-2)
+        >>> 0.5 < mine.optimize(x, y, iters=50, opt=opt) < 1.1   # the truth is 0.80
+        tensor(True)
+        """
+        for name, value, least in (("iters", iters, 1), ("batch_size", batch_size, 2)):
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"{name} must be an int, got {type(value).__name__} {value!r}")
+            if value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
+        if opt is not None and not isinstance(opt, torch.optim.Optimizer):
+            raise TypeError(f"opt must be a torch.optim.Optimizer or None, got {type(opt).__name__}")
+        x, y = self._samples(X, Y)
+        if self.T is None:
+            self.T = MLPCritic().prepare(x, y)
+        if opt is None:
+            opt = torch.optim.Adam(self.parameters(), lr=1e-4)
+        rows = torch.arange(x.shape[0])
+        batches = epoch_batches(rows, batch_size, torch.Generator().manual_seed(int(self.shuffle_key[0]) % 2**63))
+        steps_per_pass = max(1, x.shape[0] // batch_size)
+        for _ in range(iters):
+            for _ in range(steps_per_pass):
+                index = next(batches).to(x.device)
+                opt.zero_grad()
+                loss = self.forward(x[index], y[index])
+                loss.backward()
+                opt.step()
+            if not torch.isfinite(loss):
+                raise DivergenceError(f"training diverged: the loss is {loss.item():g}; lower the learning rate of opt")
+        return self.mi(x, y)
+
+    @property
+    def _takes_nd(self) -> bool:
+        """Whether rows may be images and the like: T is the caller's, and nothing is concatenated."""
+        return self.method is None and self.T is not None and not isinstance(self.T, MLPCritic)
+
+    def _samples(self, x: Any, y: Any) -> tuple[Tensor, Tensor]:
+        """Validated data in the dtype and on the device of T's parameters."""
+        x, y = as_pair(x, y, allow_nd=self._takes_nd)
+        like = _first_parameter(self.T)
+        if like is None:
+            return (x, y) if isinstance(self.T, MLPCritic) else (x.float(), y.float())
+        return x.to(like), y.to(like)
+
+    def fit(
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        seed: int = 0,
+        device: torch.device | str | None = None,
+        progress: Progress | None = None,
+        **settings: Any,
+    ) -> MIResult:
+        """Estimate I(X; Y) with its standard error, by cross-fitting.
+
+        The rows are split into folds; each fold is evaluated by a critic (a copy of T as it is now) that trained and
+        was chosen on the others. Afterwards T holds the first fold's critic.
+
+        Args:
+            x: [N, dx] or [N], numpy, torch or pandas; or a map-style Dataset of pairs (x_i, y_i), or a DataLoader
+                over one, for data that does not fit memory.
+            y: [N, dy] or [N]; None with a Dataset.
+            seed: of the split, the batches, the shuffles and a default critic's weights.
+            device: where to compute; None: where T's parameters or the tensors are.
+            progress: called as progress(steps done, steps in all, latest validation bound).
+            settings: fields of `TrainingSettings`: steps, batch_size, learning_rate, folds, ...; None is the default.
+
+        Returns:
+            MIResult, in nats.
+
+        Raises:
+            ValueError, TypeError: bad data or settings; the message names the argument.
+            DivergenceError: a critic's scores left the finite numbers.
+
+        >>> rng = torch.Generator().manual_seed(0)
+        >>> x = torch.randn(2000, generator=rng)
+        >>> y = x + torch.randn(2000, generator=rng)
+        >>> r = MINE().fit(x, y)
+        >>> abs(r.mi - 0.3466) < 4 * r.stderr   # the truth is log(2) / 2
+        True
+        """
+        result, critic = cross_fit(self, pair_source(x, y, allow_nd=self._takes_nd), seed, device, progress, settings)
+        if critic is not None:
+            self.T = critic
+        return result
+
+
+def estimate(
+    x: Any,
+    y: Any = None,
+    *,
+    loss: str = "mine",
+    alpha: float = 0.01,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> MIResult:
+    """Estimate the mutual information I(X; Y) of two samples, with its standard error.
+
+    The critic, its training and the split have defaults that need no tuning; `MINE(...).fit(x, y)` is the same for a
+    critic of one's own.
+
+    Args:
+        x: [N, dx] or [N], numpy, torch or pandas; or a Dataset / DataLoader of pairs, see `MINE.fit`.
+        y: [N, dy] or [N].
+        loss: see `MINE`.
+        alpha: see `MINE`.
+        seed: of the split, the weights, the batches and the shuffles: the same seed gives the same result.
+        device: where to compute; None: where the data is.
+        progress: called as progress(steps done, steps in all, latest validation bound).
+        settings: fields of `TrainingSettings`: steps, batch_size, learning_rate, folds, ...
+
+    Returns:
+        MIResult: `mi` and `stderr` in nats, `lower(0.95)`, `p_value`, `flags`, `history`.
+
+    Raises:
+        ValueError, TypeError: bad data or settings; the message names the argument.
+        DivergenceError: a critic's scores left the finite numbers.
+
+    >>> rng = torch.Generator().manual_seed(0)
+    >>> x, y = torch.randn(1000, 2, generator=rng)
+    >>> r = estimate([*x], [*y], steps=100)   # independent: the truth is 0
+    >>> abs(r.mi) < 0.05
+    True
+    """
+    return MINE(loss=loss, alpha=alpha, seed=seed).fit(
+        x, y, seed=seed, device=device, progress=progress, **settings
+    )
+
+
+def _first_parameter(critic: object) -> Tensor | None:
+    return next(critic.parameters(), None) if isinstance(critic, nn.Module) else None
+
+
+def _as_rows(samples: Tensor, name: str) -> Tensor:
+    if not isinstance(samples, Tensor):
+        raise TypeError(f"{name} must be a torch tensor in a loss, got {type(samples).__name__}; mi() takes arrays")
+    if samples.ndim == 0:
+        raise ValueError(f"{name} must have rows, [B, d] or [B], got a 0-d tensor")
+    return samples[:, None] if samples.ndim == 1 else samples
+
+
+def _check_batch(**batch: Tensor) -> None:
+    """Equal rows, one device, one floating dtype; no look at the values, which would wait for the device."""
+    (first_name, first), (name, other) = batch.items()
+    for label, tensor in batch.items():
+        if not tensor.dtype.is_floating_point:
+            raise TypeError(f"{label} must be a floating-point tensor, got {tensor.dtype}")
+    if other.dtype != first.dtype:
+        raise TypeError(f"{name} must have the dtype of {first_name}, {first.dtype}, got {other.dtype}")
+    if other.device != first.device:
+        raise ValueError(f"{name} must be on the device of {first_name}, {first.device}, got {other.device}")
+    if other.shape[0] != first.shape[0]:
+        raise ValueError(f"{first_name} and {name} must have equally many rows, got {first.shape[0]} and {other.shape[0]}")
+    for label, tensor in batch.items():
+        if tensor.numel() == 0:
+            raise ValueError(f"{label} must have rows and columns, got shape {list(tensor.shape)}")

@@ -1,0 +1,201 @@
+"""Training one critic on one split: AdamW with a warmed-up cosine rate, averaged weights, choice on validation rows."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from mine_fast.data import PairSource
+from mine_fast.evaluation import held_out_scores
+
+__all__ = ["DivergenceError", "FoldHistory", "TrainingSettings", "train_critic"]
+
+
+class DivergenceError(RuntimeError):
+    """Training left the finite numbers: the scores or the loss became NaN or infinite."""
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a critic is trained; every field can be passed to `MINE.fit` and `mine_fast.estimate`.
+
+    Attributes:
+        steps: optimiser steps per fold.
+        batch_size: joint rows per step.
+        learning_rate: peak of the schedule (linear warm-up over a tenth of the steps, then a cosine to zero).
+        shuffles: marginal pairs per row and step.
+        weight_decay: of AdamW.
+        max_grad_norm: gradients are clipped to this norm.
+        averaging: decay of the moving average of the weights, which is what is validated and returned.
+        evaluate_every: steps between validations; the best one, the start included, is kept.
+        validation_fraction: share of a fold's training rows that choose the step and train nothing.
+        folds: K of the cross-fitting: K critics, each evaluated on the K-th of the rows that it never saw.
+        evaluation_shuffles: derangements of the held-out rows; None: as many as give about 10^6 pairs, 20 to 199.
+    """
+
+    steps: int = 600
+    batch_size: int = 256
+    learning_rate: float = 5e-3
+    shuffles: int = 4
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    averaging: float = 0.98
+    evaluate_every: int = 50
+    validation_fraction: float = 0.2
+    folds: int = 4
+    evaluation_shuffles: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 1), ("batch_size", 2), ("shuffles", 1), ("evaluate_every", 1), ("folds", 2)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise TypeError(f"{name} must be an int, got {type(value).__name__} {value!r}")
+            if value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
+        for name, low, high in (
+            ("learning_rate", 0.0, math.inf),
+            ("max_grad_norm", 0.0, math.inf),
+            ("validation_fraction", 0.0, 1.0),
+        ):
+            if not low < getattr(self, name) < high:
+                raise ValueError(f"{name} must be in ({low:g}, {high:g}), got {getattr(self, name)!r}")
+        if not 0 <= self.averaging < 1:
+            raise ValueError(f"averaging must be in [0, 1), got {self.averaging!r}")
+        if not self.weight_decay >= 0:
+            raise ValueError(f"weight_decay must not be negative, got {self.weight_decay!r}")
+        if self.evaluation_shuffles is not None and self.evaluation_shuffles < 1:
+            raise ValueError(f"evaluation_shuffles must be at least 1, got {self.evaluation_shuffles}")
+
+
+@dataclass
+class FoldHistory:
+    """The curves of one fold, in nats: steps at which they were read, bound on training batches and on validation."""
+
+    steps: list[int] = field(default_factory=list)
+    train: list[float] = field(default_factory=list)
+    validation: list[float] = field(default_factory=list)
+
+
+def epoch_batches(rows: Tensor, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Endless batches of row indices: each pass in a new order, the rows that fill no batch left for the next pass."""
+    size = min(batch_size, rows.numel())
+    while True:
+        order = rows[torch.randperm(rows.numel(), generator=generator)]
+        yield from order.split(size)[: rows.numel() // size]
+
+
+class _AveragedWeights:
+    """Moving average of a module's parameters, with the usual correction for its start."""
+
+    def __init__(self, parameters: list[nn.Parameter], decay: float) -> None:
+        self.parameters = parameters
+        self.decay = decay
+        self.updates = 0
+        self.average = [p.detach().clone() for p in parameters]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        self.updates += 1
+        # Until 1 / (1 - decay) updates have been seen, all count alike.
+        weight = max(1 - self.decay, 1 / self.updates)
+        torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], weight)
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        for parameter, average in zip(self.parameters, self.average, strict=True):
+            kept = parameter.detach().clone()
+            parameter.copy_(average)
+            average.copy_(kept)
+
+
+def learning_rate_at(step: int, settings: TrainingSettings) -> float:
+    """The rate of a step, counted from 0."""
+    warm_up = max(1, settings.steps // 10)
+    if step < warm_up:
+        return settings.learning_rate * (step + 1) / warm_up
+    progress = (step - warm_up) / max(1, settings.steps - warm_up)
+    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def train_critic(
+    mine: nn.Module,
+    score: Callable[[Tensor, Tensor], Tensor],
+    source: PairSource,
+    train_rows: Tensor,
+    validation_rows: Tensor,
+    settings: TrainingSettings,
+    seed: int,
+    progress: Callable[[int, float], None] | None = None,
+) -> FoldHistory:
+    """Train a MINE module in place and leave it with the weights that did best on the validation rows.
+
+    Args:
+        mine: loss module; mine(x, y) is minus the bound of a batch.
+        score: (x, y) -> scores [b] by the critic that `mine` trains.
+        source: the rows.
+        train_rows: int64, rows to train on.
+        validation_rows: int64, rows to choose the step on.
+        settings: see `TrainingSettings`.
+        seed: of the batch order and the validation shuffles.
+        progress: called with (steps done, latest validation bound) at every validation.
+
+    Raises:
+        DivergenceError: the loss of a batch or the validation bound is not finite.
+    """
+    parameters = [p for p in mine.parameters() if p.requires_grad]
+    if not parameters:
+        raise ValueError("T has no trainable parameters")
+    fused = all(p.device.type in ("cpu", "cuda") for p in parameters)
+    optimizer = torch.optim.AdamW(
+        parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=fused
+    )
+    averaged = _AveragedWeights(parameters, settings.averaging)
+    batches = epoch_batches(train_rows, settings.batch_size, torch.Generator().manual_seed(seed))
+    history = FoldHistory()
+    best_bound, best_state = -math.inf, copy.deepcopy(mine.state_dict())
+    losses: list[Tensor] = []
+
+    def validate(step: int) -> None:
+        nonlocal best_bound, best_state
+        averaged.swap()
+        mine.eval()
+        bound = held_out_scores(score, source, validation_rows, seed, shuffles=8).dv_bound()
+        train = -float(torch.stack(losses).mean()) if losses else 0.0
+        losses.clear()
+        if not (math.isfinite(bound) and math.isfinite(train)):
+            raise DivergenceError(
+                f"training diverged before step {step}: the bound is {train:g} on the batches and {bound:g} on the "
+                f"validation rows; lower learning_rate (now {settings.learning_rate:g}) or scale the inputs"
+            )
+        if bound > best_bound:
+            best_bound, best_state = bound, copy.deepcopy(mine.state_dict())
+        averaged.swap()
+        mine.train()
+        history.steps.append(step)
+        history.train.append(train)
+        history.validation.append(bound)
+        if progress is not None:
+            progress(step, bound)
+
+    mine.train()
+    validate(0)
+    for step in range(settings.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate_at(step, settings)
+        optimizer.zero_grad(set_to_none=True)
+        loss = mine(*source.rows(next(batches)))
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm, foreach=True)
+        optimizer.step()
+        averaged.update()
+        losses.append(loss.detach())
+        if (step + 1) % settings.evaluate_every == 0 or step + 1 == settings.steps:
+            validate(step + 1)
+    mine.load_state_dict(best_state)
+    mine.eval()
+    return history
