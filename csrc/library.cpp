@@ -8,6 +8,10 @@
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(mine_fast, m) {
+  // A copy of the key, and the key of the next step, offset + 1. An op, so that a compiled graph keeps the copy for its
+  // backward: it would recompute a plain clone from the buffer, which has moved on by then.
+  m.def("advance_key(Tensor key) -> (Tensor, Tensor)");
+
   // [S, B] int64: the partner of every row, or with inverse the row that has it as partner.
   m.def("shuffle_index(Tensor key, int rows, int shuffles, bool inverse) -> Tensor");
 
@@ -28,8 +32,7 @@ STABLE_TORCH_LIBRARY(mine_fast, m) {
       "int activation, float slope) -> (Tensor, Tensor)");
 
   // scores [N + M] with N = joint_rows -> loss [], new log_ema [], (joint mean, log-mean-exp, log normaliser) [3].
-  m.def(
-      "dv_term(Tensor scores, int joint_rows, Tensor log_ema, float alpha, int loss) -> (Tensor, Tensor, Tensor)");
+  m.def("dv_term(Tensor scores, int joint_rows, Tensor log_ema, float alpha, int loss) -> (Tensor, Tensor, Tensor)");
   m.def("dv_term_backward(Tensor grad, Tensor scores, int joint_rows, Tensor statistics) -> Tensor");
 }
 

@@ -63,8 +63,7 @@ MINE_FAST_HD DvTerm<T> dv_term(T joint_mean, T log_mean_exp, T log_ema, T alpha,
   DvTerm<T> term{log_mean_exp - joint_mean, joint_mean, log_mean_exp, log_ema, log_mean_exp};
   if (loss == Loss::kMine) {
     const bool first = log_ema == -static_cast<T>(INFINITY) || alpha >= T(1);
-    term.log_ema =
-        first ? log_mean_exp : log_add_exp<T>(::log1p(-alpha) + log_ema, ::log(alpha) + log_mean_exp);
+    term.log_ema = first ? log_mean_exp : log_add_exp<T>(::log1p(-alpha) + log_ema, ::log(alpha) + log_mean_exp);
     term.log_normaliser = term.log_ema;
   } else if (loss == Loss::kFdiv) {
     term.loss = ::exp(log_mean_exp - T(1)) - joint_mean;

@@ -25,7 +25,7 @@ MINE_FAST_HD float normal_cdf_of(float v) { return 0.5f * ::erfcf(-v * 0.7071067
 // exp(v) = 2^k exp(r), |r| <= ln(2)/2, exp(r) by its Taylor polynomial of degree 7; NaN stays NaN.
 MINE_FAST_HD float exp_of(float v) {
   const float clamped = v < -104.f ? -104.f : (v > 88.8f ? 88.8f : v);  // beyond: 0 and inf in fp32
-  const float rounded = clamped * 1.44269504f + 12582912.f;  // 1.5 * 2^23: the sum rounds to an integer
+  const float rounded = clamped * 1.44269504f + 12582912.f;             // 1.5 * 2^23: the sum rounds to an integer
   const float k = rounded - 12582912.f;
   float r = clamped - k * 0.693359375f;
   r += k * 2.12194440e-4f;

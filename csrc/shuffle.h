@@ -122,11 +122,7 @@ class MarginalShuffle {
   }
 
   // The row of x that meets row j of y: owner(partner(i, k), k) == i.
-  MINE_FAST_HD int64_t owner(int64_t j, int64_t shift) const { return owner_of_rank(rank(j), shift); }
-  MINE_FAST_HD int64_t owner_of_rank(int64_t rank, int64_t shift) const {
-    const int64_t p = rank - shift;
-    return order_.invert(p < 0 ? p + n_ : p);
-  }
+  MINE_FAST_HD int64_t owner(int64_t j, int64_t shift) const { return partner_of_rank(rank(j), n_ - shift); }
 
  private:
   int64_t n_;

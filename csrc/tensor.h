@@ -48,7 +48,7 @@ inline Tensor as_contiguous(const Tensor& t) { return t.is_contiguous() ? t : to
 // An uninitialised contiguous tensor of this shape on the device of `like`, in its dtype unless another is given.
 // By the C shim: torch::stable::new_empty looks its operator up by name at every call, which costs 5 us.
 inline Tensor empty_tensor(const Tensor& like, const std::vector<int64_t>& shape,
-                        std::optional<ScalarType> dtype = std::nullopt) {
+                           std::optional<ScalarType> dtype = std::nullopt) {
   std::vector<int64_t> strides(shape.size());
   int64_t stride = 1;
   for (size_t d = shape.size(); d-- > 0;) {
@@ -61,8 +61,8 @@ inline Tensor empty_tensor(const Tensor& like, const std::vector<int64_t>& shape
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &device_index));
   if (dtype) code = *dtype == ScalarType::Double ? aoti_torch_dtype_float64() : aoti_torch_dtype_float32();
   AtenTensorHandle handle;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(shape.size()), shape.data(), strides.data(), code,
-                                                  device_type, device_index, &handle));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(shape.size()), shape.data(), strides.data(),
+                                                  code, device_type, device_index, &handle));
   return Tensor(handle);
 }
 

@@ -9,6 +9,7 @@ call on all pairs; anything else (batch normalisation, a function) is called for
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -88,17 +89,44 @@ def call_critic(critic: Callable[..., Tensor], method: str | None, x: Tensor, y:
     """Scores [B] of the pairs (x_i, y_i).
 
     Raises:
-        ValueError: the critic does not fit the widths of x and y, or gives more or less than one score a row.
+        ValueError: the critic does not fit the widths or device of x and y, or gives more or less than one score a row.
+        TypeError: the critic has another dtype than x and y.
     """
-    try:
-        scores = critic(torch.cat([x, y], 1)) if method == "concat" else critic(x, y)
-    except RuntimeError as error:
-        if "shapes cannot be multiplied" not in str(error):
-            raise
-        raise ValueError(
-            f"T does not fit the data: x has shape {list(x.shape)}, y {list(y.shape)}, method={method!r}, and {error}"
-        ) from error
+    return _explaining(_call_critic, critic, method, x, y)
+
+
+def _call_critic(critic: Callable[..., Tensor], method: str | None, x: Tensor, y: Tensor) -> Tensor:
+    scores = critic(torch.cat([x, y], 1)) if method == "concat" else critic(x, y)
     return _one_score_per_row(scores, x.shape[0])
+
+
+#: What torch says when a critic meets rows that it cannot read, and the error that is.
+_MISFITS: dict[str, type[Exception]] = {
+    "shapes cannot be multiplied": ValueError,
+    "must match the size of tensor": ValueError,
+    "must have the same dtype": TypeError,
+    "on the same device": ValueError,
+}
+
+
+def _explaining(route: Callable[..., Tensor], critic: Any, method: str | None, x: Tensor, y: Tensor, *rest: Any) -> Tensor:
+    """Run a route, turning torch's error about a misfit into one that names T and the data."""
+    if torch.compiler.is_compiling():  # a graph has no place for the handler
+        return route(critic, method, x, y, *rest)
+    try:
+        return route(critic, method, x, y, *rest)
+    except RuntimeError as error:
+        for text, kind in _MISFITS.items():
+            if text in str(error):
+                raise kind(
+                    f"T does not fit the data: x is {_described(x)}, y is {_described(y)}, method={method!r}, "
+                    f"and torch says: {error}"
+                ) from error
+        raise
+
+
+def _described(rows: Tensor) -> str:
+    return f"{list(rows.shape)} {rows.dtype} on {rows.device}"
 
 
 def _one_score_per_row(scores: Tensor, rows: int) -> Tensor:
@@ -122,15 +150,21 @@ def paired_scores(
         shuffles: S.
 
     Raises:
-        ValueError: one row, or a critic that does not fit.
+        ValueError, TypeError: one row, or a critic that does not fit; see `call_critic`.
     """
+    return _explaining(_paired_scores, critic, method, x, y, key, shuffles)
+
+
+def _paired_scores(
+    critic: Callable[..., Tensor], method: str | None, x: Tensor, y: Tensor, key: Tensor, shuffles: int
+) -> Tensor:
     rows = x.shape[0]
     layers = critic_layers(critic, method)
     if layers is None:
         shuffled = ops.marginal_shuffle(y, key, shuffles).flatten(0, 1)  # [S * B, ...]
-        joint = call_critic(critic, method, x, y)
+        joint = _call_critic(critic, method, x, y)
         repeated = x if shuffles == 1 else x.repeat(shuffles, *(1,) * (x.ndim - 1))
-        return torch.cat([joint, call_critic(critic, method, repeated, shuffled)])
+        return torch.cat([joint, _call_critic(critic, method, repeated, shuffled)])
     first = layers[0]
     if not isinstance(first, nn.Linear):
         return _one_score_per_row(layers(ops.pair(x, y, key, shuffles)), (1 + shuffles) * rows)
@@ -139,6 +173,8 @@ def paired_scores(
             f"T does not fit the data: its first layer reads {first.in_features} columns, "
             f"x and y have {x.shape[1]} + {y.shape[1]}"
         )
+    if first.weight.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
+        raise TypeError(f"T does not fit the data: its parameters are {first.weight.dtype}, x is {x.dtype}")
     activation, slope, rest = "identity", 0.0, 1
     if len(layers) > 1 and type(layers[1]) in _ACTIVATIONS:
         (activation, slope), rest = _ACTIVATIONS[type(layers[1])](layers[1]), 2

@@ -19,7 +19,7 @@ from mine_fast.data import ArraySource, PairSource
 from mine_fast.evaluation import HeldOutScores, held_out_scores, permutation_p_value
 from mine_fast.inputs import QuantileInputs
 from mine_fast.result import Flag, History, MIResult
-from mine_fast.training import FoldHistory, TrainingSettings, train_critic
+from mine_fast.training import FoldHistory, TrainingSettings, fitting_threads, train_critic
 
 if TYPE_CHECKING:
     from mine_fast.estimator import MINE
@@ -113,10 +113,12 @@ def _fit_fold(
         def score(x: Tensor, y: Tensor) -> Tensor:
             return call_critic(network, method, x, y)
 
-        history = train_critic(loss, score, fold_source, train, validation, settings, seed, report)
         # A million pairs settle the marginal term; fewer than 20 shuffles leave it noisy, 199 resolve p = 0.005.
         shuffles = settings.evaluation_shuffles or min(199, max(20, 1_000_000 // len(source)))
-        return critic, history, held_out_scores(score, fold_source, held_out, seed, shuffles)
+        parameters = sum(p.numel() for p in network.parameters())
+        with fitting_threads(parameters, (1 + settings.shuffles) * settings.batch_size):
+            history = train_critic(loss, score, fold_source, train, validation, settings, seed, report)
+            return critic, history, held_out_scores(score, fold_source, held_out, seed, shuffles)
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from mine_fast.critics import MLPCritic, call_critic, paired_scores
 from mine_fast.cross_fitting import Progress, cross_fit
 from mine_fast.data import as_pair, pair_source
 from mine_fast.result import MIResult
-from mine_fast.training import DivergenceError, epoch_batches
+from mine_fast.training import DivergenceError, epoch_batches, fitting_threads
 
 __all__ = ["MINE", "estimate"]
 
@@ -49,7 +49,6 @@ class MINE(nn.Module):
 
     log_ema: Tensor
     shuffle_key: Tensor
-    _next_shuffle: Tensor
     _evaluation_shuffle: Tensor
 
     def __init__(
@@ -86,8 +85,6 @@ class MINE(nn.Module):
             seed = int(torch.randint(2**62, ()))
         self.register_buffer("log_ema", torch.tensor(-math.inf))
         self.register_buffer("shuffle_key", ops.shuffle_key(seed))
-        # On the device, so that advancing the key is neither a transfer nor a constant baked into a CUDA graph.
-        self.register_buffer("_next_shuffle", torch.tensor([0, 1]), persistent=False)
         self.register_buffer("_evaluation_shuffle", torch.tensor([0, 1 << 62]), persistent=False)
 
     def extra_repr(self) -> str:
@@ -112,18 +109,18 @@ class MINE(nn.Module):
             ValueError: unequal rows, one row, mixed devices, a critic that does not fit.
             TypeError: not floating tensors, or mixed dtypes.
         """
+        x, z = self._batch(x, z)
         key = None
         if z_marg is None:
-            # A copy: the backward still needs this key when the buffer has moved on.
-            key = self.shuffle_key.clone()
-            self.shuffle_key.add_(self._next_shuffle)
-        term = self._dv_term(x, z, z_marg, key)
+            key, next_key = ops.advance_key(self.shuffle_key)
+            self.shuffle_key.copy_(next_key)
+        loss, log_ema = self._loss_and_ema(x, z, z_marg, key)
         if self.training and self.loss == "mine":
-            with torch.no_grad():
-                self.log_ema.copy_(term.log_ema)
-        return term.loss
+            self.log_ema.copy_(log_ema)
+        return loss
 
-    def _dv_term(self, x: Tensor, z: Tensor, z_marg: Tensor | None, key: Tensor | None) -> ops.DVTerm:
+    def _batch(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """x and z as rows, checked."""
         if self.T is None:
             raise ValueError("T is None: the default critic is made by fit(x, y); pass a critic to use MINE as a loss")
         x, z = _as_rows(x, "x"), _as_rows(z, "z")
@@ -133,6 +130,13 @@ class MINE(nn.Module):
                 f"x and z must be [B, d] to be concatenated, got shapes {list(x.shape)} and {list(z.shape)}; "
                 "method=None calls T(x, z)"
             )
+        return x, z
+
+    def _loss_and_ema(
+        self, x: Tensor, z: Tensor, z_marg: Tensor | None, key: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The loss of checked rows and the new log-EMA, with marginal samples given or drawn by the key."""
+        assert self.T is not None
         if z_marg is None:
             assert key is not None
             if x.shape[0] < 2:
@@ -145,7 +149,9 @@ class MINE(nn.Module):
             _check_batch(x=x, z_marg=z_marg)
             joint = call_critic(self.T, self.method, x, z)
             scores = torch.cat([joint, call_critic(self.T, self.method, x, z_marg)])
-        return ops.dv_loss_of_scores(scores, x.shape[0], self.log_ema, self.alpha, self.loss)
+        # The average is kept in the dtype of the module, the term in that of the sums.
+        log_ema = self.log_ema.to(torch.float64 if scores.dtype == torch.float64 else torch.float32)
+        return ops.dv_term(scores, x.shape[0], log_ema, self.alpha, self.loss)[:2]
 
     @torch.no_grad()
     def mi(self, x: Any, z: Any, z_marg: Any = None) -> Tensor:
@@ -164,7 +170,8 @@ class MINE(nn.Module):
         x, z = self._samples(x, z)
         if z_marg is not None:
             z_marg = self._samples(x, z_marg)[1]
-        return -self._dv_term(x, z, z_marg, self.shuffle_key + self._evaluation_shuffle).loss
+        x, z = self._batch(x, z)
+        return -self._loss_and_ema(x, z, z_marg, self.shuffle_key + self._evaluation_shuffle)[0]
 
     def optimize(
         self,
@@ -216,15 +223,19 @@ class MINE(nn.Module):
         rows = torch.arange(x.shape[0])
         batches = epoch_batches(rows, batch_size, torch.Generator().manual_seed(int(self.shuffle_key[0]) % 2**63))
         steps_per_pass = max(1, x.shape[0] // batch_size)
-        for _ in range(iters):
-            for _ in range(steps_per_pass):
-                index = next(batches).to(x.device)
-                opt.zero_grad()
-                loss = self.forward(x[index], y[index])
-                loss.backward()
-                opt.step()
-            if not torch.isfinite(loss):
-                raise DivergenceError(f"training diverged: the loss is {loss.item():g}; lower the learning rate of opt")
+        parameters = sum(p.numel() for p in self.parameters())
+        with fitting_threads(parameters, (1 + self.shuffles) * min(batch_size, x.shape[0])):
+            for _ in range(iters):
+                for _ in range(steps_per_pass):
+                    index = next(batches).to(x.device)
+                    opt.zero_grad()
+                    loss = self(x[index], y[index])
+                    loss.backward()
+                    opt.step()
+                if not torch.isfinite(loss):
+                    raise DivergenceError(
+                        f"training diverged: the loss is {loss.item():g}; lower the learning rate of opt"
+                    )
         return self.mi(x, y)
 
     @property
@@ -278,6 +289,13 @@ class MINE(nn.Module):
         >>> abs(r.mi - 0.3466) < 4 * r.stderr   # the truth is log(2) / 2
         True
         """
+        if isinstance(seed, bool) or not isinstance(seed, int):
+            raise TypeError(f"seed must be an int, got {type(seed).__name__} {seed!r}")
+        if device is not None:
+            try:
+                device = torch.device(device)
+            except (RuntimeError, TypeError) as error:
+                raise ValueError(f"device must be a torch device such as 'cpu' or 'cuda', got {device!r}") from error
         result, critic = cross_fit(self, pair_source(x, y, allow_nd=self._takes_nd), seed, device, progress, settings)
         if critic is not None:
             self.T = critic

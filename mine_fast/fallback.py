@@ -85,6 +85,7 @@ def dv_term_backward(grad: Tensor, scores: Tensor, joint_rows: int, statistics: 
 
 
 _FALLBACKS: dict[str, Callable[..., Any]] = {
+    "advance_key": reference.advance_key,
     "shuffle_index": reference.shuffle_index,
     "marginal_shuffle": reference.marginal_shuffle,
     "marginal_shuffle_backward": marginal_shuffle_backward,

@@ -90,6 +90,11 @@ def bijection(key: Tensor, stream: int, n: int) -> Tensor:
     return value
 
 
+def advance_key(key: Tensor) -> tuple[Tensor, Tensor]:
+    """A copy of the key (seed, offset), and the key of the next step, (seed, offset + 1)."""
+    return key.clone(), key + torch.tensor([0, 1], device=key.device)
+
+
 def shuffle_index(key: Tensor, rows: int, shuffles: int, inverse: bool = False) -> Tensor:
     """The partner of every row in every shuffle: pi^-1(pi(i) + k_s mod B), with k_s != 0 (a derangement).
 

@@ -51,8 +51,7 @@ DvTerm<accumulate_t<Scalar>> reduce(const Scalar* scores, int64_t joint_rows, in
                                     accumulate_t<Scalar> log_ema, double alpha, Loss loss) {
   using T = accumulate_t<Scalar>;
   double joint = 0;  // the blocks' sums: a second-level accumulator keeps long fp32 sums exact
-  for (int64_t i = 0; i < joint_rows; i += kBlock)
-    joint += block_sum(scores + i, std::min(kBlock, joint_rows - i));
+  for (int64_t i = 0; i < joint_rows; i += kBlock) joint += block_sum(scores + i, std::min(kBlock, joint_rows - i));
   LogSumExp<double> marginal;
   for (int64_t i = 0; i < marginal_rows; i += kBlock) {
     const auto block = block_log_sum_exp(scores + joint_rows + i, std::min(kBlock, marginal_rows - i));
@@ -102,11 +101,10 @@ MINE_FAST_CLONES void marginal_weights(const Scalar* scores, int64_t count, accu
     grad[i] = static_cast<Scalar>(scale * exp_of(static_cast<T>(scores[i]) - log_normaliser));
 }
 
-Tensor dv_term_backward(
-    const Tensor& grad,    // [], the upstream gradient of the loss
-    const Tensor& scores,  // [N + M]
-    int64_t joint_rows,
-    const Tensor& statistics) {  // [3]
+Tensor dv_term_backward(const Tensor& grad,    // [], the upstream gradient of the loss
+                        const Tensor& scores,  // [N + M]
+                        int64_t joint_rows,
+                        const Tensor& statistics) {  // [3]
   const Tensor source = as_contiguous(scores);
   const int64_t marginal_rows = source.numel() - joint_rows;
   Tensor grad_scores = empty_tensor(source, {source.numel()});

@@ -2,6 +2,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include <cstring>
+#include <tuple>
 
 #include "parallel.h"
 #include "shuffle_table.h"
@@ -9,9 +10,20 @@
 namespace mine_fast {
 namespace {
 
-Tensor shuffle_index(
-    const Tensor& key,  // [2] int64
-    int64_t rows, int64_t shuffles, bool inverse) {
+std::tuple<Tensor, Tensor> advance_key(const Tensor& key) {
+  check_key(key);
+  Tensor current = empty_tensor(key, {2}), next = empty_tensor(key, {2});
+  const int64_t* from = static_cast<const int64_t*>(key.const_data_ptr());
+  int64_t* kept = static_cast<int64_t*>(current.mutable_data_ptr());
+  int64_t* moved = static_cast<int64_t*>(next.mutable_data_ptr());
+  kept[0] = moved[0] = from[0];
+  kept[1] = from[1];
+  moved[1] = static_cast<int64_t>(static_cast<uint64_t>(from[1]) + 1);  // wraps
+  return {current, next};
+}
+
+Tensor shuffle_index(const Tensor& key,  // [2] int64
+                     int64_t rows, int64_t shuffles, bool inverse) {
   const ShuffleTable table(key, rows, shuffles);
   Tensor index = empty_tensor(key, {shuffles, rows});  // [S, B]
   int64_t* out = static_cast<int64_t*>(index.mutable_data_ptr());
@@ -21,10 +33,9 @@ Tensor shuffle_index(
 }
 
 // Rows are copied as bytes, so any dtype shuffles.
-Tensor marginal_shuffle(
-    const Tensor& y,    // [B, ...]
-    const Tensor& key,  // [2] int64
-    int64_t shuffles) {
+Tensor marginal_shuffle(const Tensor& y,    // [B, ...]
+                        const Tensor& key,  // [2] int64
+                        int64_t shuffles) {
   const Tensor source = as_contiguous(y);
   const int64_t rows = source.size(0);
   const ShuffleTable table(key, rows, shuffles);
@@ -59,9 +70,8 @@ void sum_over_shuffles(const Scalar* grad, const ShuffleTable& table, int64_t ro
   });
 }
 
-Tensor marginal_shuffle_backward(
-    const Tensor& grad,  // [S, B, ...]
-    const Tensor& key) {
+Tensor marginal_shuffle_backward(const Tensor& grad,  // [S, B, ...]
+                                 const Tensor& key) {
   const Tensor source = as_contiguous(grad);
   const int64_t shuffles = source.size(0), rows = source.size(1);
   const ShuffleTable table(key, rows, shuffles);
@@ -80,6 +90,7 @@ Tensor marginal_shuffle_backward(
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(mine_fast, CPU, m) {
+  m.impl("advance_key", TORCH_BOX(&advance_key));
   m.impl("shuffle_index", TORCH_BOX(&shuffle_index));
   m.impl("marginal_shuffle", TORCH_BOX(&marginal_shuffle));
   m.impl("marginal_shuffle_backward", TORCH_BOX(&marginal_shuffle_backward));

@@ -10,11 +10,10 @@
 namespace mine_fast {
 namespace {
 
-Tensor pair(
-    const Tensor& x,    // [B, dx]
-    const Tensor& y,    // [B, dy]
-    const Tensor& key,  // [2] int64
-    int64_t shuffles) {
+Tensor pair(const Tensor& x,    // [B, dx]
+            const Tensor& y,    // [B, dy]
+            const Tensor& key,  // [2] int64
+            int64_t shuffles) {
   const Tensor x_rows = as_contiguous(x), y_rows = as_contiguous(y);
   const int64_t rows = x_rows.size(0), x_width = x_rows.size(1), y_width = y_rows.size(1);
   STD_TORCH_CHECK(y_rows.size(0) == rows && y_rows.scalar_type() == x_rows.scalar_type(),
@@ -38,10 +37,9 @@ Tensor pair(
   return paired;
 }
 
-std::tuple<Tensor, Tensor> pair_backward(
-    const Tensor& grad,  // [(1 + S) * B, dx + dy]
-    const Tensor& key,   // [2] int64
-    int64_t x_width, int64_t shuffles) {
+std::tuple<Tensor, Tensor> pair_backward(const Tensor& grad,  // [(1 + S) * B, dx + dy]
+                                         const Tensor& key,   // [2] int64
+                                         int64_t x_width, int64_t shuffles) {
   const Tensor source = as_contiguous(grad);
   const int64_t rows = source.size(0) / (1 + shuffles), width = source.size(1), y_width = width - x_width;
   const ShuffleTable table(key, rows, shuffles);

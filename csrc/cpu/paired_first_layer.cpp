@@ -17,8 +17,8 @@ MINE_FAST_CLONES void add_and_activate(const Scalar* x_row, const Scalar* y_row,
                                        accumulate_t<Scalar> slope, Scalar* out) {
   using T = accumulate_t<Scalar>;
   for (int64_t c = 0; c < width; ++c)
-    out[c] = static_cast<Scalar>(activate<kind, T>(
-        static_cast<T>(x_row[c]) + static_cast<T>(y_row[c]) + static_cast<T>(bias[c]), slope));
+    out[c] = static_cast<Scalar>(
+        activate<kind, T>(static_cast<T>(x_row[c]) + static_cast<T>(y_row[c]) + static_cast<T>(bias[c]), slope));
 }
 
 // sum[c] += grad[c] * activation'(x_row[c] + y_row[c] + bias[c])
@@ -50,12 +50,11 @@ void check_parts(const Tensor& x_part, const Tensor& y_part, const Tensor& bias)
                   "x_part, y_part and bias must have one dtype");
 }
 
-Tensor paired_first_layer(
-    const Tensor& x_part,  // [B, h]
-    const Tensor& y_part,  // [B, h]
-    const Tensor& bias,    // [h]
-    const Tensor& key,     // [2] int64
-    int64_t shuffles, int64_t activation, double slope) {
+Tensor paired_first_layer(const Tensor& x_part,  // [B, h]
+                          const Tensor& y_part,  // [B, h]
+                          const Tensor& bias,    // [h]
+                          const Tensor& key,     // [2] int64
+                          int64_t shuffles, int64_t activation, double slope) {
   check_parts(x_part, y_part, bias);
   const Tensor x_rows = as_contiguous(x_part), y_rows = as_contiguous(y_part), offset = as_contiguous(bias);
   const int64_t rows = x_rows.size(0), width = x_rows.size(1);
@@ -79,13 +78,12 @@ Tensor paired_first_layer(
   return hidden;
 }
 
-std::tuple<Tensor, Tensor> paired_first_layer_backward(
-    const Tensor& grad,    // [(1 + S) * B, h]
-    const Tensor& x_part,  // [B, h]
-    const Tensor& y_part,  // [B, h]
-    const Tensor& bias,    // [h]
-    const Tensor& key,     // [2] int64
-    int64_t shuffles, int64_t activation, double slope) {
+std::tuple<Tensor, Tensor> paired_first_layer_backward(const Tensor& grad,    // [(1 + S) * B, h]
+                                                       const Tensor& x_part,  // [B, h]
+                                                       const Tensor& y_part,  // [B, h]
+                                                       const Tensor& bias,    // [h]
+                                                       const Tensor& key,     // [2] int64
+                                                       int64_t shuffles, int64_t activation, double slope) {
   check_parts(x_part, y_part, bias);
   const Tensor source = as_contiguous(grad), x_rows = as_contiguous(x_part), y_rows = as_contiguous(y_part),
                offset = as_contiguous(bias);

@@ -1,0 +1,44 @@
+# make demo | test | lint | bench | gpu-check. TORCH picks the torch: TORCH=torch==2.13.0 make test
+PYTHON ?= python3
+TORCH ?= torch>=2.10
+VENV ?= .venv
+BIN := $(VENV)/bin
+# What the environment was made from; the recipe runs again when one of these changes.
+SOURCES := pyproject.toml setup.py $(wildcard build_backend/*.py csrc/*.h csrc/*.cpp csrc/cpu/* csrc/cuda/* mine_fast/*.py)
+
+.PHONY: demo test lint bench gpu-check clean
+
+demo: $(VENV)/.demo
+	$(BIN)/python benchmarks/demo.py
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'csrc/*.cuh' 'tests/*.h' 'tests/*.cpp')
+
+# Everything a GPU machine can tell in one go: tests on the device, compute-sanitizer, timings -> benchmarks/results/.
+# Builds in the environment that is there (its CUDA torch), without touching the network.
+gpu-check:
+	MINE_FAST_CUDA=1 $(PYTHON) -m pip install --no-build-isolation --no-deps .
+	$(PYTHON) benchmarks/gpu_check.py
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --upgrade pip
+
+# torch first and by itself, so that the package builds against the one that was asked for.
+$(VENV)/.torch: $(BIN)/python
+	$(BIN)/python -m pip install '$(TORCH)'
+	touch $@
+
+# One environment per extra: `make test` after `make demo` adds what tests need and rebuilds only if sources changed.
+$(VENV)/.%: $(VENV)/.torch $(SOURCES)
+	$(BIN)/python -m pip install '.[$*]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,119 @@
+"""Which columns of a table are meant, and the samples read from them."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+__all__ = ["Table", "column_numbers", "listed", "name_of"]
+
+
+class Table(NamedTuple):
+    """Two samples read from a file.
+
+    Attributes:
+        x: [N, dx] numbers.
+        y: [M, dy] numbers; M is N unless an npz file holds arrays of unequal length.
+        x_names: the columns of x by name or number.
+        y_names: those of y.
+        notes: what the reader decided by itself, a sentence each.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    x_names: tuple[str, ...]
+    y_names: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def column_numbers(spec: str, names: Sequence[str] | None, width: int, where: str) -> list[int]:
+    """The columns that a specification chooses, in its order.
+
+    Args:
+        spec: comma-separated names, 0-based numbers (negative ones count from the end) and ranges: `a:c` by names
+            includes c, `0:3` by numbers is 0, 1, 2, as in Python; either end may be left out. A name that holds a
+            comma is put in double quotes.
+        names: the names of the columns, or None where they have only numbers.
+        width: how many columns there are.
+        where: what error messages begin with.
+
+    Raises:
+        ValueError: an empty specification, an unknown or ambiguous name, a number out of range, an empty range, a
+            column chosen twice.
+
+    >>> column_numbers("age,height:weight,-1", ["age", "height", "weight", "sex", "city"], 5, "x")
+    [0, 1, 2, 4]
+    >>> column_numbers("1:", None, 4, "x")
+    [1, 2, 3]
+    """
+    if names is not None and spec in names:
+        return [_one_column(spec, names, width, where)]
+    parts = [part.strip() for part in next(csv.reader([spec], skipinitialspace=True), [])]
+    if not parts or not all(parts):
+        raise ValueError(f"{where}: columns must be names, numbers or ranges separated by commas, got {spec!r}")
+    chosen: list[int] = []
+    for part in parts:
+        if ":" in part and (names is None or part not in names):
+            chosen += _range_of_columns(part, names, width, where)
+        else:
+            chosen.append(_one_column(part, names, width, where))
+    twice = (
+        [number for i, number in enumerate(chosen) if number in chosen[:i]] if len(set(chosen)) < len(chosen) else []
+    )
+    if twice:
+        raise ValueError(f"{where}: {spec!r} chooses column {name_of(twice[0], names)!r} twice")
+    return chosen
+
+
+def _one_column(part: str, names: Sequence[str] | None, width: int, where: str) -> int:
+    if names is not None and part in names:
+        if names.count(part) > 1:
+            numbers = [str(i) for i, name in enumerate(names) if name == part]
+            raise ValueError(
+                f"{where}: {len(numbers)} columns are called {part!r}; say which by number: {listed(numbers)}"
+            )
+        return names.index(part)
+    if re.fullmatch(r"[+-]?\d+", part):
+        number = int(part)
+        if not -width <= number < width:
+            raise ValueError(f"{where}: no column {number}; the columns are 0 to {width - 1}")
+        return number % width
+    if names is None:
+        raise ValueError(f"{where}: no column {part!r}: the columns have no names; use their numbers, 0 to {width - 1}")
+    close = difflib.get_close_matches(part, names[:10_000], n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    raise ValueError(f"{where}: no column {part!r}; {hint}it has {listed(names)}")
+
+
+def _range_of_columns(part: str, names: Sequence[str] | None, width: int, where: str) -> list[int]:
+    start_text, _, stop_text = (piece.strip() for piece in part.partition(":"))
+    start = _one_column(start_text, names, width, where) if start_text else 0
+    if not stop_text:
+        stop = width
+    elif names is not None and stop_text in names:
+        stop = _one_column(stop_text, names, width, where) + 1
+    elif re.fullmatch(r"[+-]?\d+", stop_text):
+        stop = int(stop_text) + (width if int(stop_text) < 0 else 0)
+        if not 0 <= stop <= width:
+            raise ValueError(f"{where}: {part!r} goes beyond the {width} columns")
+    else:
+        stop = _one_column(stop_text, names, width, where) + 1  # which says that there is none
+    if start >= stop:
+        raise ValueError(f"{where}: {part!r} chooses no column")
+    return list(range(start, stop))
+
+
+def name_of(number: int, names: Sequence[str] | None) -> str:
+    """The name of a column, or its number where it has none."""
+    return names[number] if names is not None and names[number] else str(number)
+
+
+def listed(names: Sequence[str], most: int = 20) -> str:
+    """The names for an error message, or the first of them and how many there are."""
+    shown = ", ".join(names[:most])
+    return f"{shown}, ... ({len(names)} in all)" if len(names) > most else shown

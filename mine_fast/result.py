@@ -1,0 +1,250 @@
+"""What an estimate gives back: the number, its error bar, and what it takes to judge them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Flag", "History", "MIResult"]
+
+_BITS_PER_NAT = 1 / math.log(2)
+
+
+class Flag(str):
+    """A warning about an estimate: the message itself, with a short code to test for.
+
+    Args:
+        code: lower-case words joined by underscores.
+        message: one sentence for a person.
+
+    Raises:
+        ValueError: a code of another form.
+
+    >>> flag = Flag("few_rows", "few rows were held out; the error bar is rough")
+    >>> print(flag)
+    few rows were held out; the error bar is rough
+    >>> flag.code
+    'few_rows'
+    """
+
+    code: str
+
+    def __new__(cls, code: str, message: str) -> Flag:
+        """Make a flag; a str is immutable, so its text is set here."""
+        if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", code):
+            raise ValueError(f"code must be lower-case words joined by underscores, got {code!r}")
+        flag = super().__new__(cls, message)
+        flag.code = code
+        return flag
+
+    def __getnewargs__(self) -> tuple[str, str]:  # type: ignore[override]  # str's own has one
+        return self.code, str(self)
+
+    def __repr__(self) -> str:
+        return f"Flag({self.code!r}, {str(self)!r})"
+
+
+@dataclass(frozen=True)
+class History:
+    """The curves of training, fold by fold, in nats: entry [k][i] is the i-th reading in fold k.
+
+    Attributes:
+        steps: training steps done at each reading.
+        train: bound on the training batches since the reading before.
+        validation: bound on the fold's validation rows, which chose the critic and are no part of the estimate.
+
+    Raises:
+        ValueError: curves of unequal length.
+    """
+
+    steps: Sequence[Sequence[int]]
+    train: Sequence[Sequence[float]]
+    validation: Sequence[Sequence[float]]
+
+    def __post_init__(self) -> None:
+        lengths = [[len(curve) for curve in curves] for curves in (self.steps, self.train, self.validation)]
+        if not lengths[0] == lengths[1] == lengths[2]:
+            raise ValueError(
+                f"steps, train and validation must have as many readings in every fold, got {lengths[0]}, {lengths[1]} "
+                f"and {lengths[2]}"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class MIResult:
+    """An estimate of mutual information with its error; every value is in nats unless its name says bits.
+
+    `float(r)` is the estimate, `print(r)` the summary, `f"{r:.3f}"` the formatted estimate.
+
+    Attributes:
+        mi: the Donsker-Varadhan bound on held-out rows, mean(T_joint) - log mean exp(T_marginal); it may come out
+            negative, and is never clipped.
+        stderr: its standard error from the sampling of the held-out rows. It does not cover the bias of a lower
+            bound, which is downwards.
+        p_value: one-sided, of independence (I = 0).
+        n: rows scored while held out.
+        flags: what a careful reader should know; empty when nothing stood out.
+        history: training curves.
+        seed: the seed that gives this result again.
+        settings: all other settings by name.
+        fold_mi: the estimate of every fold.
+        joint_scores: [m], critic scores T(x_i, y_i) of held-out pairs, a sample for plotting.
+        marginal_scores: [k], scores of shuffled pairs, likewise.
+        seconds: wall time.
+
+    >>> r = MIResult(mi=0.829, stderr=0.016, p_value=0.005, n=3000, seed=0)
+    >>> print(r)
+    I(X;Y) = 0.829 +- 0.016 nats (1.196 bits)
+      lower bound (95%)  0.803 nats
+      p-value, I = 0     0.005
+      rows held out      3000
+      flags              none
+    """
+
+    mi: float
+    stderr: float
+    p_value: float
+    n: int
+    flags: tuple[Flag, ...] = ()
+    history: History = field(default_factory=lambda: History([], [], []), repr=False)
+    seed: int = 0
+    settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    fold_mi: tuple[float, ...] = ()
+    joint_scores: np.ndarray = field(default_factory=lambda: np.empty(0), repr=False)
+    marginal_scores: np.ndarray = field(default_factory=lambda: np.empty(0), repr=False)
+    seconds: float = 0.0
+
+    @property
+    def bits(self) -> float:
+        """The estimate in bits, mi / ln 2.
+
+        >>> MIResult(mi=math.log(2), stderr=0.01, p_value=0.01, n=100).bits
+        1.0
+        """
+        return self.mi * _BITS_PER_NAT
+
+    @property
+    def stderr_bits(self) -> float:
+        """The standard error in bits."""
+        return self.stderr * _BITS_PER_NAT
+
+    def lower(self, confidence: float = 0.95) -> float:
+        """One-sided lower confidence bound on the mutual information, mi - z * stderr, in nats.
+
+        z is the `confidence` quantile of the standard normal distribution. As mi is itself a lower bound on I(X;Y) in
+        expectation, the mutual information lies above it with at least this probability, up to the normal
+        approximation.
+
+        Args:
+            confidence: in (0, 1).
+
+        Raises:
+            ValueError: a confidence outside (0, 1).
+            TypeError: a confidence that is no number.
+
+        >>> round(MIResult(mi=1.0, stderr=0.1, p_value=0.01, n=100).lower(0.975), 3)
+        0.804
+        """
+        if isinstance(confidence, bool) or not isinstance(confidence, int | float):
+            raise TypeError(f"confidence must be a number in (0, 1), got {type(confidence).__name__} {confidence!r}")
+        if not 0 < confidence < 1:
+            raise ValueError(f"confidence must be in (0, 1), for example 0.95, got {confidence}")
+        return self.mi - NormalDist().inv_cdf(confidence) * self.stderr
+
+    def summary(self, unit: str = "nats") -> str:
+        """The estimate, its bound, test, rows and flags as a block of text.
+
+        Args:
+            unit: "nats" or "bits".
+
+        Raises:
+            ValueError: another unit.
+        """
+        if unit not in ("nats", "bits"):
+            raise ValueError(f"unit must be 'nats' or 'bits', got {unit!r}")
+        scale, other = (1.0, "bits") if unit == "nats" else (_BITS_PER_NAT, "nats")
+        in_other = self.bits if unit == "nats" else self.mi
+        digits = 3
+        if 0 < self.stderr * scale < 0.001:
+            digits = min(9, 1 - math.floor(math.log10(self.stderr * scale)))
+        p_value = f"{self.p_value:.2g}" if self.p_value >= 1e-12 else "< 1e-12"
+        lines = [
+            f"I(X;Y) = {self.mi * scale:.{digits}f} +- {self.stderr * scale:.{digits}f} {unit} "
+            f"({in_other:.{digits}f} {other})",
+            f"  lower bound (95%)  {self.lower() * scale:.{digits}f} {unit}",
+            f"  p-value, I = 0     {p_value}",
+            f"  rows held out      {self.n}",
+        ]
+        notes = [f"{flag} [{flag.code}]" for flag in self.flags] or ["none"]
+        lines += [f"  {'flags' if i == 0 else '':17}  {note}" for i, note in enumerate(notes)]
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def __float__(self) -> float:
+        return float(self.mi)
+
+    def __format__(self, spec: str) -> str:
+        return format(self.mi, spec) if spec else str(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but the curves and scores, as plain values that `json.dumps` takes; what is not finite becomes None.
+
+        >>> MIResult(mi=0.5, stderr=0.1, p_value=0.01, n=100).to_dict()["mi"]
+        0.5
+        """
+        values = {
+            "mi": self.mi,
+            "stderr": self.stderr,
+            "lower_95": self.lower(0.95),
+            "bits": self.bits,
+            "stderr_bits": self.stderr_bits,
+            "p_value": self.p_value,
+            "n": self.n,
+            "flags": [{"code": flag.code, "message": str(flag)} for flag in self.flags],
+            "fold_mi": self.fold_mi,
+            "seed": self.seed,
+            "settings": self.settings,
+            "seconds": self.seconds,
+        }
+        return {name: _plain(value) for name, value in values.items()}
+
+    def plot(self, truth: float | None = None, *, figure: Figure | None = None) -> Figure:
+        """Draw the training curves with the estimate, and the histograms of the critic's scores.
+
+        Args:
+            truth: the true mutual information in nats, if it is known, drawn as a line.
+            figure: an empty matplotlib figure to draw into; None makes one with pyplot.
+
+        Returns:
+            The figure.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+        """
+        from mine_fast.plotting import plot_result
+
+        return plot_result(self, truth, figure)
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it: numbers, strings, lists and dicts; anything else by its name."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list | np.ndarray):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if isinstance(value, bool | int | str | type(None)) else str(value)

@@ -1,0 +1,120 @@
+"""Tables from files: the columns called x and y of a csv, npy or npz file, for the command line."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import math
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mine_fast.columns import Table, column_numbers, listed
+from mine_fast.csv_table import read_csv
+
+__all__ = ["Table", "read_table"]
+
+_TEXT_SUFFIXES = (".csv", ".tsv", ".txt")
+
+
+def read_table(path: str | Path, x_columns: str, y_columns: str) -> Table:
+    """Read two sets of columns from a file.
+
+    Args:
+        path: .csv (also .tsv, .txt; separated by commas, semicolons or tabs; UTF-8), .npy (a 2-D array) or .npz.
+        x_columns: which columns are x; see `column_numbers`. In an .npz file the name of an array, `NAME`, or
+            columns of it, `NAME:COLUMNS`.
+        y_columns: which are y.
+
+    Returns:
+        The samples. A column of a csv file that is wholly text becomes codes 0, 1, ... in order of first appearance.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: anything else wrong with the file or the columns; the message names file, line and column.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file")
+    if not path.is_file():
+        raise ValueError(f"{path}: not a file")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path}: the file is empty")
+    suffix = path.suffix.lower()
+    if suffix in _TEXT_SUFFIXES:
+        table = read_csv(path, x_columns, y_columns)
+    elif suffix in (".npy", ".npz"):
+        table = _read_numpy(path, x_columns, y_columns, archive=suffix == ".npz")
+    else:
+        raise ValueError(f"{path}: files must end in {', '.join(_TEXT_SUFFIXES)}, .npy or .npz, got {suffix!r}")
+    shared = [name for name in table.x_names if name in table.y_names]
+    if shared:
+        note = f"in both x and y: {listed(shared)}; the mutual information of a variable with itself may be infinite"
+        table = table._replace(notes=(*table.notes, note))
+    return table
+
+
+def _read_numpy(path: Path, x_columns: str, y_columns: str, archive: bool) -> Table:
+    with path.open("rb") as file:
+        magic = file.read(6)
+    if not magic.startswith(b"PK" if archive else b"\x93NUMPY"):
+        raise ValueError(
+            f"{path}: not a {path.suffix} file (a pickle under that name is refused: loading it runs code)"
+        )
+    try:
+        # Without pickles: loading one can run any code. Memory-mapped, so that only the chosen columns are read.
+        content = np.load(path, allow_pickle=False, mmap_mode=None if archive else "r")
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path}: {_numpy_trouble(error)}") from error
+    notes: list[str] = []
+    sides: list[tuple[np.ndarray, tuple[str, ...]]] = []
+    with content if archive else contextlib.nullcontext():
+        for side, spec in (("x", x_columns), ("y", y_columns)):
+            where = f"{side}: {path}"
+            name, values, columns = _archive_array(content, spec, where) if archive else ("", content, spec)
+            sides.append(_columns_of(values, name, columns, where, notes))
+    (x, x_names), (y, y_names) = sides
+    return Table(x, y, x_names, y_names, tuple(dict.fromkeys(notes)))
+
+
+def _archive_array(content: Any, spec: str, where: str) -> tuple[str, np.ndarray, str]:
+    # A name may hold a colon itself: the longest one that fits is meant.
+    fitting = [name for name in content.files if spec == name or spec.startswith(f"{name}:")]
+    if not fitting:
+        name = spec.partition(":")[0]
+        close = difflib.get_close_matches(name, content.files, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise ValueError(f"{where}: no array {name!r}; {hint}it has {listed(content.files)}")
+    name = max(fitting, key=len)
+    try:
+        return name, content[name], spec[len(name) + 1 :] or ":"
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{where}: array {name!r}: {_numpy_trouble(error)}") from error
+
+
+def _columns_of(
+    values: np.ndarray, name: str, columns: str, where: str, notes: list[str]
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The columns of an array, and their names."""
+    called = f"array {name!r}" if name else "the array"
+    if values.dtype.kind not in "biuf":
+        raise ValueError(f"{where}: {called} must hold real numbers, got dtype {values.dtype}")
+    if values.ndim == 0:
+        raise ValueError(f"{where}: {called} must be [N] or [N, d], got a single number")
+    if len(values) == 0:
+        raise ValueError(f"{where}: {called} has no rows")
+    if values.ndim > 2:
+        notes.append(f"{called} of shape {list(values.shape)} flattened to {math.prod(values.shape[1:])} columns")
+    values = values.reshape(len(values), -1)
+    numbers = column_numbers(columns, None, values.shape[1], f"{where}: {called}")
+    names = tuple(f"{name}:{number}" if name else str(number) for number in numbers)
+    return (values if columns == ":" else np.ascontiguousarray(values[:, numbers])), names
+
+
+def _numpy_trouble(error: Exception) -> str:
+    text = str(error)
+    if "pickle" in text or "Python objects" in text:
+        return "holds Python objects (pickled), refused because loading them can run code; save it as numbers"
+    return f"damaged or not a numpy file ({text})"

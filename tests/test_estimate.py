@@ -1,0 +1,311 @@
+"""`mine_fast.estimate` and `MINE.fit`: accuracy, honesty of the split, inputs, reproducibility, bad input."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import mine_fast
+from mine_fast.evaluation import HeldOutScores, held_out_scores, permutation_p_value
+
+#: Enough to train on a small problem, for tests of everything but accuracy.
+QUICK = {"steps": 60, "folds": 2, "evaluate_every": 20}
+
+
+def gaussian(rows, rho, seed, width=1):
+    generator = np.random.default_rng(seed)
+    x = generator.standard_normal((rows, width))
+    y = rho * x + math.sqrt(1 - rho**2) * generator.standard_normal((rows, width))
+    return x, y, -0.5 * width * math.log(1 - rho**2)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_gaussian_within_five_percent_and_two_standard_errors(seed):
+    x, y, truth = gaussian(3000, 0.9, seed)
+    r = mine_fast.estimate(x, y, seed=seed)
+    assert abs(r.mi - truth) < 0.05 * truth
+    assert abs(r.mi - truth) < 2 * r.stderr
+    assert r.lower(0.99) < truth
+    assert r.p_value < 0.01
+    assert r.n == 3000
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_independent_columns_have_none(seed):
+    x, y, _ = gaussian(3000, 0.0, seed)
+    r = mine_fast.estimate(x, y, seed=seed)
+    assert abs(r.mi) < 0.02
+    assert r.lower() <= 0.01
+
+
+def test_heavy_tails_scales_and_offsets_do_not_matter():
+    """Cauchy-distributed marginals, one column with an offset that float32 cannot resolve the rest beside."""
+    x, y, truth = gaussian(3000, 0.9, 11)
+    uniform = np.vectorize(lambda v: 0.5 * math.erfc(-v / math.sqrt(2)))
+    r = mine_fast.estimate(np.tan(np.pi * (uniform(x) - 0.5)), 1e9 + 1e-3 * y, steps=300)
+    assert abs(r.mi - truth) < 0.1 * truth
+
+
+def test_a_discrete_variable_is_a_code():
+    """I(X; Y) = H(Y) = ln 4 where y tells the cluster of x; the codes' order means nothing."""
+    generator = np.random.default_rng(0)
+    y = generator.integers(0, 4, 2000)
+    x = np.array([3.0, -3.0, 9.0, -9.0])[y] + generator.standard_normal(2000) * 0.1
+    r = mine_fast.estimate(x, y, steps=300)
+    assert abs(r.mi - math.log(4)) < 0.05
+    relabelled = mine_fast.estimate(x, np.array([70, 3, 11, -5])[y], steps=300)
+    assert abs(relabelled.mi - math.log(4)) < 0.05
+
+
+def test_held_out_rows_train_and_select_nothing(monkeypatch):
+    """Follow the row numbers: a fold's scores come from rows that neither its batches nor its validation saw."""
+    from mine_fast import cross_fitting
+
+    seen = []
+    true_train, true_scores = cross_fitting.train_critic, cross_fitting.held_out_scores
+
+    def train(mine, score, source, train_rows, validation_rows, *rest):
+        drawn = set()
+        fetch = source.rows
+        monkeypatch.setattr(source, "rows", lambda index: drawn.update(index.tolist()) or fetch(index))
+        history = true_train(mine, score, source, train_rows, validation_rows, *rest)
+        seen.append({"used": drawn})
+        return history
+
+    def scores(score, source, rows, *rest):
+        seen[-1] = {"used": set(seen[-1]["used"]), "held_out": set(rows.tolist())}  # before these rows are fetched
+        return true_scores(score, source, rows, *rest)
+
+    monkeypatch.setattr(cross_fitting, "train_critic", train)
+    monkeypatch.setattr(cross_fitting, "held_out_scores", scores)
+    mine_fast.estimate(*gaussian(203, 0.5, 0)[:2], steps=40, folds=4, batch_size=32)
+    assert len(seen) == 4
+    for fold in seen:
+        assert fold["used"] and not fold["used"] & fold["held_out"]
+    assert sorted(row for fold in seen for row in fold["held_out"]) == list(range(203))
+
+
+def test_noise_cannot_be_fitted_into_information():
+    """A critic that can memorise its training rows reads zero on held-out rows of independent data."""
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(200, 30, generator=generator), torch.randn(200, 30, generator=generator)
+    critic = nn.Sequential(nn.Linear(60, 256), nn.ReLU(), nn.Linear(256, 1))
+    r = mine_fast.MINE(critic, method="concat").fit(x, y, steps=200, learning_rate=1e-3, folds=2)
+    assert r.mi < 0.05
+    assert max(r.history.train[0]) > 1.0  # it did memorise
+
+
+def test_same_seed_same_result_and_no_trace_left():
+    x, y, _ = gaussian(300, 0.8, 0)
+    state = torch.get_rng_state()
+    threads = torch.get_num_threads()
+    a = mine_fast.estimate(x, y, seed=3, **QUICK)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.get_num_threads() == threads
+    torch.manual_seed(99)
+    b = mine_fast.estimate(x, y, seed=3, **QUICK)
+    assert a.mi == b.mi and a.stderr == b.stderr and a.history == b.history
+    assert mine_fast.estimate(x, y, seed=4, **QUICK).mi != a.mi
+
+
+def test_every_kind_of_input_gives_the_same_number():
+    pd = pytest.importorskip("pandas")
+    x, y, _ = gaussian(300, 0.8, 0, width=2)
+    expected = mine_fast.estimate(x, y, **QUICK).mi
+    dataset = torch.utils.data.TensorDataset(torch.tensor(x), torch.tensor(y))
+    kinds = {
+        "torch": (torch.tensor(x), torch.tensor(y)),
+        "pandas": (pd.DataFrame(x, columns=["a", "b"]), pd.DataFrame(y)),
+        "lists": (x.tolist(), y.tolist()),
+        "fortran order": (np.asfortranarray(x), y[::-1][::-1]),
+        "dataset": (dataset, None),
+        "loader": (torch.utils.data.DataLoader(dataset, batch_size=7, shuffle=True), None),
+    }
+    for name, (a, b) in kinds.items():
+        assert mine_fast.estimate(a, b, **QUICK).mi == pytest.approx(expected, abs=1e-6), name
+
+
+def test_fit_of_a_critic_of_ones_own():
+    x, y, truth = gaussian(2000, 0.9, 1)
+    critic = nn.Sequential(nn.Linear(2, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 1))
+    mine = mine_fast.MINE(critic, method="concat")
+    r = mine.fit(x, y, steps=300)
+    assert abs(r.mi - truth) < 0.1
+    assert mine.T is not critic
+    assert abs(float(mine.mi(x, y)) - truth) < 0.15  # T is a trained critic now
+    for loss in ("mine_biased", "fdiv"):
+        other = mine_fast.MINE(critic, loss, method="concat").fit(x, y, steps=300)
+        assert abs(other.mi - truth) < 0.12, loss
+
+
+def test_fit_of_images_without_concat():
+    class Critic(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.Sequential(nn.Linear(17, 32), nn.ReLU(), nn.Dropout(0.1), nn.Linear(32, 1))
+
+        def forward(self, image, z):
+            return self.layers(torch.cat([image.flatten(1), z], 1))
+
+    z = torch.randn(400, 1)
+    images = z[:, :, None] + 0.1 * torch.randn(400, 4, 4)
+    a = mine_fast.MINE(Critic()).fit(images, z, **QUICK)
+    assert a.mi > 0.3
+
+
+def test_constant_columns():
+    x, y, _ = gaussian(300, 0.8, 0)
+    r = mine_fast.estimate(np.ones(300), y, **QUICK)
+    assert (r.mi, r.stderr, r.p_value) == (0.0, 0.0, 1.0)
+    assert [flag.code for flag in r.flags] == ["constant_column"]
+    mixed = mine_fast.estimate(np.column_stack([np.zeros(300), x]), y, **QUICK)
+    assert mixed.mi > 0.1
+    assert "constant_column" in [flag.code for flag in mixed.flags]
+    assert "constant_column" not in [flag.code for flag in mine_fast.estimate(x, y, **QUICK).flags]
+
+
+def test_flags_for_what_the_rows_cannot_certify():
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal((80, 1))
+    r = mine_fast.estimate(x, x + 1e-4 * generator.standard_normal((80, 1)), steps=400, folds=4)
+    codes = [flag.code for flag in r.flags]
+    assert "few_effective_marginals" in codes or "not_certifiable" in codes
+    assert not mine_fast.estimate(*gaussian(1000, 0.5, 0)[:2], **QUICK).flags
+
+
+def test_progress_counts_every_fold_and_can_stop_the_work():
+    calls = []
+    x, y, _ = gaussian(200, 0.8, 0)
+    mine_fast.estimate(x, y, progress=lambda *call: calls.append(call), **QUICK)
+    done = [call[0] for call in calls]
+    assert done == sorted(done)
+    assert calls[-1][:2] == (120, 120)
+    assert all(math.isfinite(call[2]) for call in calls)
+
+    def stop(done, total, bound):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        mine_fast.estimate(x, y, progress=stop, **QUICK)
+
+
+def test_divergence_is_an_error_not_a_number():
+    x, y, _ = gaussian(200, 0.8, 0)
+    critic = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 1))
+    with pytest.raises(mine_fast.DivergenceError, match="lower learning_rate"):
+        mine_fast.MINE(critic, method="concat").fit(x, y, learning_rate=1e30, max_grad_norm=1e30, steps=40)
+
+
+GOOD = np.random.default_rng(0).standard_normal((50, 2))
+BAD_DATA = [
+    ({"x": GOOD[:, 0] * math.nan}, ValueError, "x"),
+    ({"y": np.full(50, np.inf)}, ValueError, "y"),
+    ({"y": GOOD[:-1]}, ValueError, "50.*49|49.*50"),
+    ({"x": GOOD[:0], "y": GOOD[:0]}, ValueError, "x"),
+    ({"x": GOOD[:1], "y": GOOD[:1]}, ValueError, "row"),
+    ({"x": GOOD[:19], "y": GOOD[:19]}, ValueError, "at least 20 rows"),
+    ({"x": np.array(["a"] * 50)}, TypeError, "x"),
+    ({"x": GOOD.astype(complex)}, TypeError, "x.*complex"),
+    ({"y": np.array([object()] * 50)}, TypeError, "y"),
+    ({"x": None}, TypeError, "x"),
+    ({"y": None}, TypeError, "y"),
+    ({"x": GOOD[:, :0]}, ValueError, "x"),
+    ({"x": GOOD[:, :, None]}, ValueError, "x"),
+    ({"x": torch.randn(50), "y": torch.randn(50).double()}, TypeError, "float64"),
+    ({"x": torch.randn(50), "y": torch.randn(50, device="meta")}, ValueError, "device|meta"),
+    ({"loss": "kl"}, ValueError, "loss"),
+    ({"alpha": 0}, ValueError, "alpha"),
+    ({"steps": 0}, ValueError, "steps must be at least 1"),
+    ({"steps": 1.5}, TypeError, "steps must be an int"),
+    ({"batch_size": 1}, ValueError, "batch_size must be at least 2"),
+    ({"folds": 1}, ValueError, "folds must be at least 2"),
+    ({"folds": 20}, ValueError, "folds must leave"),
+    ({"learning_rate": -1.0}, ValueError, "learning_rate"),
+    ({"validation_fraction": 1.0}, ValueError, "validation_fraction"),
+    ({"epochs": 3}, TypeError, "epochs is no setting.*batch_size"),
+    ({"seed": 1.5}, TypeError, "seed must be an int"),
+    ({"device": "nonsense"}, ValueError, "device"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "error", "message"), BAD_DATA)
+def test_bad_input_names_the_argument(arguments, error, message):
+    with pytest.raises(error, match=message):
+        mine_fast.estimate(**{"x": GOOD, "y": GOOD, **arguments})
+
+
+def test_a_critic_that_cannot_be_trained():
+    with pytest.raises(TypeError, match="T must be a torch.nn.Module with parameters"):
+        mine_fast.MINE(lambda x, z: (x * z).sum(1)).fit(GOOD, GOOD)
+    with pytest.raises(ValueError, match="T does not fit the data"):
+        mine_fast.MINE(nn.Sequential(nn.Linear(3, 1)), method="concat").fit(GOOD, GOOD)
+    frozen = nn.Sequential(nn.Linear(4, 1)).requires_grad_(False)
+    with pytest.raises(ValueError, match="T has no trainable parameters"):
+        mine_fast.MINE(frozen, method="concat").fit(GOOD, GOOD)
+
+
+# Evaluation, with scores that are known in closed form. ---------------------------------------------------------------
+
+
+def exact_scores(rows, rho, seed, shuffles=50):
+    """The exact log density ratio of a Gaussian pair, as held-out scores."""
+    x, y, truth = (torch.as_tensor(v) for v in gaussian(rows, rho, seed))
+    source = mine_fast.data.ArraySource(x, y)
+    variance = 1 - rho**2
+
+    def log_ratio(x, y):
+        quadratic = (x**2 + y**2 - 2 * rho * x * y) / variance - x**2 - y**2
+        return (-0.5 * math.log(variance) - 0.5 * quadratic).squeeze(1)
+
+    return held_out_scores(log_ratio, source, torch.arange(rows), seed, shuffles), float(truth)
+
+
+def test_standard_error_matches_the_spread_of_the_estimate():
+    """Of the exact critic, over fresh samples: the mean standard error against the standard deviation."""
+    runs = [exact_scores(500, 0.8, seed)[0] for seed in range(200)]
+    estimates = np.array([run.dv_bound() for run in runs])
+    errors = np.array([math.sqrt(float((run.influence() ** 2).sum())) / run.rows for run in runs])
+    assert abs(estimates.mean() - 0.5108) < 4 * estimates.std() / math.sqrt(200) + 0.005
+    assert 0.85 < errors.mean() / estimates.std() < 1.2  # the standard deviation of 200 runs is known to 5%
+
+
+def test_permutation_p_values_are_uniform_for_independent_rows():
+    p = []
+    for seed in range(200):
+        x, y, _ = gaussian(40, 0.0, seed)
+        source = mine_fast.data.ArraySource(torch.as_tensor(x), torch.as_tensor(y))
+        scores = held_out_scores(lambda x, y: (x * y).squeeze(1), source, torch.arange(40), seed, 39)
+        p.append(permutation_p_value([scores]))
+    p = np.array(p)
+    # 39 shuffles: p is k/40; P(p <= 0.05) = 0.05 and P(p <= 0.5) = 0.5 exactly, seen in 200 draws.
+    assert abs((p <= 0.05).mean() - 0.05) < 4 * math.sqrt(0.05 * 0.95 / 200)
+    assert abs((p <= 0.5).mean() - 0.5) < 4 * math.sqrt(0.25 / 200)
+
+
+def test_effective_sample_size_of_flat_and_of_peaked_weights():
+    flat = HeldOutScores(torch.zeros(10), torch.zeros(5, 10), torch.zeros(5, 10))
+    assert flat.effective_sample_size() == pytest.approx(10)
+    assert flat.dv_bound() == 0
+    peaked = torch.zeros(5, 10)
+    peaked[:, 3] = 100.0
+    assert HeldOutScores(torch.zeros(10), peaked, peaked).effective_sample_size() == pytest.approx(1)
+
+
+def test_scores_of_a_large_source_are_shuffled_within_chunks(monkeypatch):
+    from mine_fast import evaluation
+
+    monkeypatch.setattr(evaluation, "CHUNK_ROWS", 16)
+    monkeypatch.setattr(evaluation, "CALL_ROWS", 10)
+    x = torch.arange(50.0, dtype=torch.float64)[:, None]
+    source = mine_fast.data.ArraySource(x, x)
+    scores = held_out_scores(lambda a, b: (100 * a + b).squeeze(1), source, torch.arange(50), 0, 3)
+    assert torch.equal(scores.joint, 101 * x.squeeze(1))
+    x_of, y_of = scores.marginal // 100, scores.marginal % 100
+    assert torch.equal(x_of, x.squeeze(1).expand(3, 50))
+    assert not (x_of == y_of).any()
+    assert torch.equal(y_of.sort(1).values, x.squeeze(1).expand(3, 50))
+    assert torch.equal(scores.as_y % 100, x.squeeze(1).expand(3, 50))
