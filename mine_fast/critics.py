@@ -8,7 +8,7 @@ call on all pairs; anything else (batch normalisation, a function) is called for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -59,12 +59,21 @@ class MLPCritic(nn.Module):
         """Learn the inputs from training rows x [N, dx], y [N, dy] and make the network for them."""
         self.x_inputs.fit(x)
         self.y_inputs.fit(y)
-        widths = [self.x_inputs.width + self.y_inputs.width, *self.hidden]
+        self._make_layers(self.x_inputs.width + self.y_inputs.width)
+        return self.to(x.device)
+
+    def _make_layers(self, features: int) -> None:
+        widths = [features, *self.hidden]
         layers: list[nn.Module] = []
         for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True):
             layers += [nn.Linear(fan_in, fan_out), self.activation()]
-        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], 1)).to(x.device)
-        return self
+        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], 1))
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """As of every module; a critic that was not prepared takes its size from the state."""
+        if not len(self.layers) and "layers.0.weight" in state_dict:
+            self._make_layers(state_dict["layers.0.weight"].shape[1])
+        return super().load_state_dict(state_dict, *args, **kwargs)
 
     def features(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """What the network reads of x [N, dx] and y [N, dy]."""

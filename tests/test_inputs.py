@@ -1,0 +1,107 @@
+"""The default critic's inputs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+
+from mine_fast import MLPCritic
+from mine_fast.inputs import QuantileInputs
+
+
+def quantiles(inputs, samples):
+    """The rank features alone."""
+    return inputs(samples)[:, : samples.shape[1]]
+
+
+def test_fitted_rows_become_normal_quantiles_of_their_midranks():
+    values = torch.tensor(np.random.default_rng(0).standard_cauchy((301, 3)))
+    features = quantiles(QuantileInputs().fit(values), values).numpy()
+    ranks = (scipy.stats.rankdata(values.numpy(), axis=0) - 0.5) / 301
+    np.testing.assert_allclose(features, scipy.stats.norm.ppf(ranks), atol=1e-6)
+
+
+def test_many_rows_are_interpolated_between_knots():
+    values = torch.tensor(np.random.default_rng(0).standard_normal((20_000, 1)))
+    features = quantiles(QuantileInputs().fit(values), values).numpy()
+    ranks = (scipy.stats.rankdata(values.numpy(), axis=0) - 0.5) / 20_000
+    # 512 knots: 0.2% of the ranks between two, more in quantiles only in the tails.
+    assert abs(features - scipy.stats.norm.ppf(ranks)).max() < 0.5
+    assert abs(features - scipy.stats.norm.ppf(ranks)).mean() < 0.005
+
+
+def test_invariant_under_increasing_maps():
+    values = torch.tensor(np.random.default_rng(0).standard_normal((400, 2)))
+    a = quantiles(QuantileInputs().fit(values), values)
+    mapped = torch.exp(3 * values)
+    torch.testing.assert_close(quantiles(QuantileInputs().fit(mapped), mapped), a)
+
+
+def test_new_rows_interpolate_and_are_held_at_the_ends():
+    inputs = QuantileInputs().fit(torch.tensor([[0.0], [1.0], [2.0], [3.0]]))
+    at = quantiles(inputs, torch.tensor([[-5.0], [0.0], [0.5], [3.0], [99.0]])).flatten()
+    assert at[0] == at[1] < at[2] < at[3] == at[4]
+    assert at[2] == pytest.approx(0.5 * scipy.stats.norm.ppf(0.125) + 0.5 * scipy.stats.norm.ppf(0.375), abs=1e-6)
+
+
+def test_an_offset_that_float32_cannot_hold_is_no_loss():
+    values = torch.tensor(np.random.default_rng(0).standard_normal((400, 1)))
+    a, b = (QuantileInputs().fit(v)(v) for v in (values, 1e12 + values))
+    assert abs(a - b).max() < 0.01
+
+
+def test_codes_become_indicators_and_quantities_do_not():
+    generator = np.random.default_rng(0)
+    codes = torch.tensor(generator.integers(0, 4, (200, 1)) * 7.0)
+    inputs = QuantileInputs().fit(codes)
+    assert inputs.width == 1 + 1 + 4
+    indicators = inputs(codes)[:, 2:]
+    assert torch.equal(indicators.sum(1), torch.ones(200))
+    assert torch.equal(indicators.argmax(1), (codes.flatten() / 7).long())
+    assert inputs(torch.tensor([[99.0]]))[0, 2:].sum() == 0  # a code it has not seen
+    assert QuantileInputs().fit(torch.tensor(generator.standard_normal((200, 1)))).width == 2
+    # Too many indicators (64 columns of 17 levels, as images have): quantiles only.
+    assert QuantileInputs().fit(torch.tensor(generator.integers(0, 17, (500, 64)) * 1.0)).width == 64
+
+
+def test_few_columns_are_also_given_scaled_and_clipped():
+    values = torch.tensor(np.random.default_rng(0).standard_normal((1000, 16)) * 1e5 + 7e8)
+    scaled = QuantileInputs().fit(values)(values)[:, 16:]
+    assert scaled.shape == (1000, 16)
+    assert abs(scaled.median(0).values).max() < 0.01 and scaled.abs().max() <= 3
+    assert QuantileInputs().fit(torch.randn(1000, 17)).width == 17
+
+
+def test_constant_columns_are_zero():
+    values = torch.column_stack([torch.ones(50), torch.arange(50.0)])
+    features = QuantileInputs().fit(values)(values)
+    assert torch.equal(features[:, 0], torch.zeros(50))
+    assert torch.isfinite(features).all()
+    alone = QuantileInputs().fit(values[:, :1])(values[:, :1])
+    assert torch.equal(alone, torch.zeros_like(alone))
+
+
+def test_rows_beyond_the_limit_are_thinned(monkeypatch):
+    monkeypatch.setattr(QuantileInputs, "max_rows", 100)
+    values = torch.arange(1001.0)[:, None]
+    inputs = QuantileInputs().fit(values)
+    assert inputs.knots.shape == (1, 91)  # every 11th
+    assert quantiles(inputs, torch.tensor([[500.0]])).abs() < 0.05
+
+
+def test_state_dict_carries_the_fit():
+    values = torch.randn(100, 2)
+    fitted = QuantileInputs().fit(values)
+    copied = QuantileInputs()
+    copied.load_state_dict(fitted.state_dict())
+    assert torch.equal(copied(values), fitted(values))
+
+
+def test_an_unprepared_critic_loads_a_prepared_one():
+    x, y = torch.randn(100, 2), torch.randn(100, 1)
+    prepared = MLPCritic(hidden=(8, 8)).prepare(x, y)
+    loaded = MLPCritic(hidden=(8, 8))
+    loaded.load_state_dict(prepared.state_dict())
+    assert torch.equal(loaded(x, y), prepared(x, y))
