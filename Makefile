@@ -3,8 +3,8 @@ PYTHON ?= python3
 TORCH ?= torch>=2.10
 VENV ?= .venv
 BIN := $(VENV)/bin
-# What the environment was made from; the recipe runs again when one of these changes.
-SOURCES := pyproject.toml setup.py $(wildcard build_backend/*.py csrc/*.h csrc/*.cpp csrc/cpu/* csrc/cuda/* mine_fast/*.py)
+# What the environment is built from; it is built again when one of these changes.
+SOURCES := pyproject.toml setup.py $(wildcard build_backend/*.py csrc/*.h csrc/*.cpp csrc/cpu/* csrc/cuda/*)
 
 .PHONY: demo test lint bench gpu-check clean
 
@@ -35,9 +35,10 @@ $(VENV)/.torch: $(BIN)/python
 	$(BIN)/python -m pip install '$(TORCH)'
 	touch $@
 
-# One environment per extra: `make test` after `make demo` adds what tests need and rebuilds only if sources changed.
+# `make test` after `make demo` adds what tests need, and builds again only if sources changed. Editable: pytest and
+# doctest import the package from this folder, so that is where the compiled library has to be.
 $(VENV)/.%: $(VENV)/.torch $(SOURCES)
-	$(BIN)/python -m pip install '.[$*]'
+	$(BIN)/python -m pip install -e '.[$*]'
 	touch $@
 
 clean:

@@ -129,8 +129,11 @@ def extensions_and_commands() -> tuple[list, dict]:
                 "cuda": status,
                 "cuda_arch_list": os.environ["TORCH_CUDA_ARCH_LIST"] if build_cuda else None,
             }
-            target = Path(self.get_ext_fullpath("mine_fast._C")).with_name("_build_info.json")
-            target.write_text(json.dumps(info, indent=2) + "\n")
+            homes = [Path(self.get_ext_fullpath("mine_fast._C")).parent]
+            if self.editable_mode:
+                homes.append(ROOT / "mine_fast")
+            for home in homes:
+                (home / "_build_info.json").write_text(json.dumps(info, indent=2) + "\n")
 
     return extensions, {"build_ext": Build}
 

@@ -7,10 +7,39 @@
 All values are in nats unless a name says bits.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from mine_fast._version import __version__
-from mine_fast.critics import MLPCritic
-from mine_fast.estimator import MINE, estimate
-from mine_fast.result import Flag, MIResult
-from mine_fast.training import DivergenceError, TrainingSettings
+
+if TYPE_CHECKING:
+    from mine_fast.critics import MLPCritic
+    from mine_fast.estimator import MINE, estimate
+    from mine_fast.result import Flag, MIResult
+    from mine_fast.training import DivergenceError, TrainingSettings
 
 __all__ = ["MINE", "DivergenceError", "Flag", "MIResult", "MLPCritic", "TrainingSettings", "__version__", "estimate"]
+
+# Names are fetched at first use: `mine-fast --help` does not wait for torch, and `mine-fast info` still answers where
+# the compiled library does not load.
+_HOMES = {
+    "MINE": "estimator",
+    "DivergenceError": "training",
+    "Flag": "result",
+    "MIResult": "result",
+    "MLPCritic": "critics",
+    "TrainingSettings": "training",
+    "estimate": "estimator",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'mine_fast' has no attribute {name!r}")
+    value = getattr(import_module(f"mine_fast.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -188,6 +188,6 @@ def _paired_scores(
     if len(layers) > 1 and type(layers[1]) in _ACTIVATIONS:
         (activation, slope), rest = _ACTIVATIONS[type(layers[1])](layers[1]), 2
     hidden = ops.paired_first_layer(x, y, first.weight, first.bias, key, shuffles, activation, slope)
-    for layer in layers[rest:]:
+    for layer in list(layers)[rest:]:
         hidden = layer(hidden)
     return _one_score_per_row(hidden, (1 + shuffles) * rows)

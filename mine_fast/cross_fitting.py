@@ -138,11 +138,11 @@ def _fold_critic(
     is trained on them directly. A user's critic is copied and reads the rows in its own dtype.
     """
     if mine.T is None or isinstance(mine.T, MLPCritic):
-        critic = copy.deepcopy(mine.T) or MLPCritic()
-        if not len(critic.layers):
-            critic.prepare(*source.rows(train[: QuantileInputs.max_rows]))
-        critic.to(device or source.device)
-        return critic, critic.layers, "concat", lambda x, y: critic.features(*_moved(x, y, device))
+        default = MLPCritic() if mine.T is None else copy.deepcopy(mine.T)
+        if not len(default.layers):
+            default.prepare(*source.rows(train[: QuantileInputs.max_rows]))
+        default.to(device or source.device)
+        return default, default.layers, "concat", lambda x, y: default.features(*_moved(x, y, device))
     if not isinstance(mine.T, nn.Module) or next(mine.T.parameters(), None) is None:
         raise TypeError(f"T must be a torch.nn.Module with parameters to be trained, got {type(mine.T).__name__}")
     critic = copy.deepcopy(mine.T)

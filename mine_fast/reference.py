@@ -140,7 +140,11 @@ def activate(v: Tensor, activation: str, slope: float) -> Tensor:
         return F.elu(v, slope)
     if activation == "gelu_tanh":
         return F.gelu(v, approximate="tanh")
-    return {"relu": F.relu, "gelu": F.gelu, "silu": F.silu, "tanh": torch.tanh}[activation](v)
+    if activation == "relu":
+        return F.relu(v)
+    if activation == "gelu":
+        return F.gelu(v)
+    return F.silu(v) if activation == "silu" else torch.tanh(v)
 
 
 def activation_derivative(v: Tensor, activation: str, slope: float) -> Tensor:
