@@ -6,6 +6,7 @@ by one optimiser step on the `mine` loss. All of them compute the same thing.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -20,7 +21,7 @@ def make_critic(x_width: int, y_width: int, hidden: int, layers: int, seed: int 
     torch.manual_seed(seed)
     widths = [x_width + y_width] + [hidden] * layers
     stack: list[nn.Module] = []
-    for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True):
+    for fan_in, fan_out in itertools.pairwise(widths):
         stack += [nn.Linear(fan_in, fan_out), nn.ReLU()]
     return nn.Sequential(*stack, nn.Linear(widths[-1], 1))
 

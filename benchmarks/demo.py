@@ -35,7 +35,9 @@ def digits() -> None:
     images, labels = load_digits(return_X_y=True)
     counts = np.bincount(labels) / len(labels)
     ceiling = -float(np.sum(counts * np.log(counts)))
-    print(f"2. scikit-learn's digits, I(image; label), {len(labels)} rows; the ceiling is H(label) = {ceiling:.3f} nats")
+    print(
+        f"2. scikit-learn's digits, I(image; label), {len(labels)} rows; the ceiling is H(label) = {ceiling:.3f} nats"
+    )
     report(mine_fast.estimate(images, labels))
 
 
@@ -43,7 +45,9 @@ def report(result: mine_fast.MIResult, truth: float | None = None) -> None:
     for line in str(result).splitlines():
         print("   " + line)
     if truth is not None:
-        print(f"   off the truth by     {result.mi - truth:+.3f} nats ({(result.mi - truth) / result.stderr:+.1f} stderr)")
+        print(
+            f"   off the truth by     {result.mi - truth:+.3f} nats ({(result.mi - truth) / result.stderr:+.1f} stderr)"
+        )
     print(f"   took                 {result.seconds:.1f} s\n", flush=True)
 
 

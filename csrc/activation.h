@@ -37,9 +37,10 @@ MINE_FAST_HD T activation_derivative(T v, T slope) {
     return normal_cdf_of(v) + v * T(0.3989422804014327) * exp_of(T(-0.5) * v * v);
   }
   if constexpr (kind == Activation::kGeluTanh) {
-    const T t = tanh_of(T(0.7978845608028654) * (v + T(0.044715) * v * v * v));
-    const T inner_slope = T(0.7978845608028654) * (T(1) + T(0.134145) * v * v);
-    return T(0.5) * (T(1) + t) + T(0.5) * v * (T(1) - t * t) * inner_slope;
+    const T c = v > T(20) ? T(20) : (v < T(-20) ? T(-20) : v);  // flat beyond; 0 * inf where the cube overflows
+    const T t = tanh_of(T(0.7978845608028654) * (c + T(0.044715) * c * c * c));
+    const T inner_slope = T(0.7978845608028654) * (T(1) + T(0.134145) * c * c);
+    return T(0.5) * (T(1) + t) + T(0.5) * c * (T(1) - t * t) * inner_slope;
   }
   if constexpr (kind == Activation::kSilu) {
     const T s = T(1) / (T(1) + exp_of(-v));

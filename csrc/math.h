@@ -1,6 +1,6 @@
 // Elementary functions for host and device. On the host the float versions are branch-free polynomials, because the
 // compiler vectorises a loop over those and cannot vectorise a loop over calls into libm; on the device they are the
-// CUDA functions. Relative error of the host versions is below 2e-7 (tests/test_ops.py holds them to the reference).
+// CUDA functions. Relative error of the host versions: exp 1e-7, tanh 2.1e-7 (tests/test_ops_first_layer.py).
 #pragma once
 
 #include <cmath>

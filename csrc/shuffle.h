@@ -11,8 +11,10 @@
 //   * the inverse is the same formula with -k_s, so a backward pass gathers and needs no atomics;
 //   * the shuffles of one key are disjoint: row i meets s different partners, and n-1 of them are all of its pairs;
 //   * with the identity they form a group, so a permutation test over them is exact.
-// The partner of a row is uniform over the other rows. Cycle lengths are not those of a uniform derangement (they
-// divide n), which no sum over pairs can see; tests/test_shuffle.py measures what can be seen.
+// The partner of a row is uniform over the other rows. What differs from a uniform derangement: all cycles of a shuffle
+// have one length, a divisor of n, so two rows swap partners with probability 1/(n-1)^2 for even n and never for odd n.
+// That moves the variance of a sum over pairs by O(1/n^2) where x and y are independent (O(1/n) at most);
+// tests/test_shuffle_statistics.py measures what can be seen.
 #pragma once
 
 #include <cstdint>

@@ -87,6 +87,8 @@ def as_pair(x: object, y: object, *, allow_nd: bool = False) -> tuple[Tensor, Te
             f"x and y must be tensors of one dtype, got {tensors[0].dtype} for x and {tensors[1].dtype} for y; "
             f"convert one with .to(dtype)"
         )
+    if isinstance(x, Tensor) and isinstance(y, Tensor):
+        _check_one_device(x, y)  # before the values: those of a meta tensor cannot be looked at
     x_samples = as_samples(x, "x", allow_nd=allow_nd)
     y_samples = as_samples(y, "y", allow_nd=allow_nd)
     if len(x_samples) != len(y_samples):
@@ -98,12 +100,16 @@ def as_pair(x: object, y: object, *, allow_nd: bool = False) -> tuple[Tensor, Te
 
 def alike(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """On one device, which is checked, and in the wider of the two dtypes."""
+    _check_one_device(x, y)
+    dtype = torch.promote_types(x.dtype, y.dtype)
+    return x.to(dtype), y.to(dtype)
+
+
+def _check_one_device(x: Tensor, y: Tensor) -> None:
     if x.device != y.device:
         raise ValueError(
             f"x and y must be on one device, got x on {x.device} and y on {y.device}; move one with .to(device)"
         )
-    dtype = torch.promote_types(x.dtype, y.dtype)
-    return x.to(dtype), y.to(dtype)
 
 
 def describe(value: object) -> str:

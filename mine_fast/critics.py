@@ -8,6 +8,7 @@ call on all pairs; anything else (batch normalisation, a function) is called for
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -65,7 +66,7 @@ class MLPCritic(nn.Module):
     def _make_layers(self, features: int) -> None:
         widths = [features, *self.hidden]
         layers: list[nn.Module] = []
-        for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True):
+        for fan_in, fan_out in itertools.pairwise(widths):
             layers += [nn.Linear(fan_in, fan_out), self.activation()]
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], 1))
 
@@ -118,7 +119,9 @@ _MISFITS: dict[str, type[Exception]] = {
 }
 
 
-def _explaining(route: Callable[..., Tensor], critic: Any, method: str | None, x: Tensor, y: Tensor, *rest: Any) -> Tensor:
+def _explaining(
+    route: Callable[..., Tensor], critic: Any, method: str | None, x: Tensor, y: Tensor, *rest: Any
+) -> Tensor:
     """Run a route, turning torch's error about a misfit into one that names T and the data."""
     if torch.compiler.is_compiling():  # a graph has no place for the handler
         return route(critic, method, x, y, *rest)

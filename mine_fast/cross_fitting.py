@@ -1,4 +1,4 @@
-"""From rows to an `MIResult`: split into folds, train a critic per fold, read each fold off the critic that missed it."""
+"""From rows to an `MIResult`: split into folds, train a critic per fold, score each fold by the one that missed it."""
 
 from __future__ import annotations
 
@@ -31,6 +31,9 @@ Progress = Callable[[int, int, float], None]
 
 #: Fewer rows leave a fold without enough to train, to choose and to evaluate.
 MIN_ROWS = 20
+
+#: More rows choose a step no better, and are scored again at every validation.
+MAX_VALIDATION_ROWS = 8192
 
 #: Scores kept on the result for its histograms.
 KEPT_SCORES = 10_000
@@ -102,7 +105,8 @@ def _fit_fold(
     report: Callable[[int, float], None],
 ) -> tuple[nn.Module, FoldHistory, HeldOutScores]:
     """Train on `others` (a part of which chooses the step) and score `held_out`."""
-    count = min(max(2, round(settings.validation_fraction * others.numel())), others.numel() - 2)
+    share = round(settings.validation_fraction * others.numel())
+    count = min(max(2, share), MAX_VALIDATION_ROWS, others.numel() - 2)
     validation, train = others[:count], others[count:]
     with _seeded(seed):
         critic, network, method, transform = _fold_critic(mine, source, train, device)
@@ -197,7 +201,7 @@ def _combine(
     settings: dict[str, Any],
     seconds: float,
 ) -> MIResult:
-    """The folds' bounds weighted by their rows. Every row is held out once, so the errors of the folds are their own."""
+    """The folds' bounds, weighted by their rows. Every row is held out once, so the folds' errors are independent."""
     rows = sum(fold.rows for fold in folds)
     bounds = [fold.dv_bound() for fold in folds]
     mi = sum(fold.rows / rows * bound for fold, bound in zip(folds, bounds, strict=True))

@@ -13,10 +13,12 @@ from mine_fast import ops
 from mine_fast.critics import MLPCritic, call_critic, paired_scores
 from mine_fast.cross_fitting import Progress, cross_fit
 from mine_fast.data import as_pair, pair_source
+from mine_fast.ops.dv import dv_term
 from mine_fast.result import MIResult
 from mine_fast.training import DivergenceError, epoch_batches, fitting_threads
 
 __all__ = ["MINE", "estimate"]
+
 
 class MINE(nn.Module):
     """Mutual Information Neural Estimation (Belghazi et al. 2018, arXiv 1801.04062) around a critic T.
@@ -120,7 +122,7 @@ class MINE(nn.Module):
         return loss
 
     def _batch(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        """x and z as rows, checked."""
+        """X and z as rows, checked."""
         if self.T is None:
             raise ValueError("T is None: the default critic is made by fit(x, y); pass a critic to use MINE as a loss")
         x, z = _as_rows(x, "x"), _as_rows(z, "z")
@@ -132,9 +134,7 @@ class MINE(nn.Module):
             )
         return x, z
 
-    def _loss_and_ema(
-        self, x: Tensor, z: Tensor, z_marg: Tensor | None, key: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    def _loss_and_ema(self, x: Tensor, z: Tensor, z_marg: Tensor | None, key: Tensor | None) -> tuple[Tensor, Tensor]:
         """The loss of checked rows and the new log-EMA, with marginal samples given or drawn by the key."""
         assert self.T is not None
         if z_marg is None:
@@ -151,7 +151,7 @@ class MINE(nn.Module):
             scores = torch.cat([joint, call_critic(self.T, self.method, x, z_marg)])
         # The average is kept in the dtype of the module, the term in that of the sums.
         log_ema = self.log_ema.to(torch.float64 if scores.dtype == torch.float64 else torch.float32)
-        return ops.dv_term(scores, x.shape[0], log_ema, self.alpha, self.loss)[:2]
+        return dv_term(scores, x.shape[0], log_ema, self.alpha, self.loss)[:2]
 
     @torch.no_grad()
     def mi(self, x: Any, z: Any, z_marg: Any = None) -> Tensor:
@@ -341,9 +341,7 @@ def estimate(
     >>> abs(r.mi) < 0.05
     True
     """
-    return MINE(loss=loss, alpha=alpha, seed=seed).fit(
-        x, y, seed=seed, device=device, progress=progress, **settings
-    )
+    return MINE(loss=loss, alpha=alpha, seed=seed).fit(x, y, seed=seed, device=device, progress=progress, **settings)
 
 
 def _first_parameter(critic: object) -> Tensor | None:
@@ -369,7 +367,9 @@ def _check_batch(**batch: Tensor) -> None:
     if other.device != first.device:
         raise ValueError(f"{name} must be on the device of {first_name}, {first.device}, got {other.device}")
     if other.shape[0] != first.shape[0]:
-        raise ValueError(f"{first_name} and {name} must have equally many rows, got {first.shape[0]} and {other.shape[0]}")
+        raise ValueError(
+            f"{first_name} and {name} must have equally many rows, got {first.shape[0]} and {other.shape[0]}"
+        )
     for label, tensor in batch.items():
         if tensor.numel() == 0:
             raise ValueError(f"{label} must have rows and columns, got shape {list(tensor.shape)}")

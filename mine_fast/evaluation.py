@@ -48,7 +48,7 @@ class HeldOutScores:
         return float(_log_mean_exp(self.marginal.flatten()))
 
     def dv_bound(self) -> float:
-        """The Donsker-Varadhan bound mean(T_joint) - log mean exp(T_marginal), in nats (Belghazi et al. 2018, eq. 6)."""
+        """The DV bound mean(T_joint) - log mean exp(T_marginal), in nats (Belghazi et al. 2018, eq. 6)."""
         return float(self.joint.mean()) - self.log_mean_exp()
 
     def influence(self) -> Tensor:

@@ -19,7 +19,7 @@ from mine_fast.reference import ACTIVATIONS, LOSSES
 
 
 def marginal_shuffle_backward(grad: Tensor, key: Tensor) -> Tensor:
-    """grad [S, B, ...] -> [B, ...]: gathered by the inverse index and summed over the shuffles."""
+    """Grad [S, B, ...] -> [B, ...]: gathered by the inverse index and summed over the shuffles."""
     owner = reference.shuffle_index(key, grad.shape[1], grad.shape[0], inverse=True)  # [S, B]
     shuffle = torch.arange(grad.shape[0], device=grad.device)[:, None]
     return _sum(grad[shuffle, owner])
@@ -32,7 +32,7 @@ def _sum(blocks: Tensor) -> Tensor:
 
 
 def pair_backward(grad: Tensor, key: Tensor, x_width: int, shuffles: int) -> tuple[Tensor, Tensor]:
-    """grad [(1 + S) * B, dx + dy] -> grad_x [B, dx], grad_y [B, dy]."""
+    """Grad [(1 + S) * B, dx + dy] -> grad_x [B, dx], grad_y [B, dy]."""
     blocks = grad.unflatten(0, (1 + shuffles, -1)) if grad.numel() else grad.new_zeros(1 + shuffles, 0, grad.shape[1])
     return _sum(blocks[..., :x_width]), _aligned_sum(blocks[..., x_width:], key)
 
@@ -61,16 +61,14 @@ def paired_first_layer_backward(
     activation: int,
     slope: float,
 ) -> tuple[Tensor, Tensor]:
-    """grad [(1 + S) * B, h] -> grad_x [B, h], grad_y [B, h]."""
+    """Grad [(1 + S) * B, h] -> grad_x [B, h], grad_y [B, h]."""
     before = reference.paired_first_layer(x_part, y_part, bias, key, shuffles, "identity")
     through = grad * reference.activation_derivative(before, ACTIVATIONS[activation], slope)
     blocks = through.view(1 + shuffles, *x_part.shape)
     return _sum(blocks), _aligned_sum(blocks, key)
 
 
-def dv_term(
-    scores: Tensor, joint_rows: int, log_ema: Tensor, alpha: float, loss: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def dv_term(scores: Tensor, joint_rows: int, log_ema: Tensor, alpha: float, loss: int) -> tuple[Tensor, Tensor, Tensor]:
     """`reference.dv_term` with the loss by its code; the log-EMA as a tensor of its own."""
     value, new_log_ema, statistics = reference.dv_term(scores, joint_rows, log_ema, alpha, LOSSES[loss])
     return value, new_log_ema.clone(), statistics

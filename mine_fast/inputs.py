@@ -1,9 +1,9 @@
 """What the default critic reads: normal quantiles of each column's ranks, and what ranks lose.
 
 Mutual information does not change under an invertible map of either variable, so each column is replaced by the normal
-quantile of its rank. Heavy tails, scales and units are gone after that, and a network trains on what is left. Ranks also
-close the gaps between clusters, so few columns are given as they are besides; and the order of codes means nothing, so
-those become indicators.
+quantile of its rank. Heavy tails, scales and units are gone after that, and a network trains on what is left. Ranks
+also close the gaps between clusters, so few columns are given as they are besides; and the order of codes means
+nothing, so those become indicators.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class QuantileInputs(nn.Module):
         return values, torch.special.ndtri(ranks), levels
 
     def forward(self, samples: Tensor) -> Tensor:
-        """samples [N, d] -> features [N, width], float32."""
+        """Samples [N, d] -> features [N, width], float32."""
         columns = samples.double().T.contiguous()  # [d, N]
         if self.knots.shape[1] == 1:
             features = torch.zeros_like(columns)

@@ -85,7 +85,8 @@ def test_held_out_rows_train_and_select_nothing(monkeypatch):
     mine_fast.estimate(*gaussian(203, 0.5, 0)[:2], steps=40, folds=4, batch_size=32)
     assert len(seen) == 4
     for fold in seen:
-        assert fold["used"] and not fold["used"] & fold["held_out"]
+        assert fold["used"]
+        assert not fold["used"] & fold["held_out"]
     assert sorted(row for fold in seen for row in fold["held_out"]) == list(range(203))
 
 
@@ -108,7 +109,9 @@ def test_same_seed_same_result_and_no_trace_left():
     assert torch.get_num_threads() == threads
     torch.manual_seed(99)
     b = mine_fast.estimate(x, y, seed=3, **QUICK)
-    assert a.mi == b.mi and a.stderr == b.stderr and a.history == b.history
+    assert a.mi == b.mi
+    assert a.stderr == b.stderr
+    assert a.history == b.history
     assert mine_fast.estimate(x, y, seed=4, **QUICK).mi != a.mi
 
 
@@ -239,7 +242,7 @@ def test_bad_input_names_the_argument(arguments, error, message):
 
 
 def test_a_critic_that_cannot_be_trained():
-    with pytest.raises(TypeError, match="T must be a torch.nn.Module with parameters"):
+    with pytest.raises(TypeError, match="T must be a torch"):
         mine_fast.MINE(lambda x, z: (x * z).sum(1)).fit(GOOD, GOOD)
     with pytest.raises(ValueError, match="T does not fit the data"):
         mine_fast.MINE(nn.Sequential(nn.Linear(3, 1)), method="concat").fit(GOOD, GOOD)

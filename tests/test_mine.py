@@ -159,7 +159,8 @@ def test_mi_leaves_everything_alone_and_repeats():
     before = copy.deepcopy(mine.state_dict())
     state = torch.get_rng_state()
     a, b = mine.mi(x, z), mine.mi(x.numpy(), z[:, 0].numpy())
-    assert a.shape == () and not a.requires_grad
+    assert a.shape == ()
+    assert not a.requires_grad
     assert torch.equal(a, b)
     assert torch.equal(torch.get_rng_state(), state)
     for name, value in mine.state_dict().items():
@@ -181,7 +182,8 @@ def test_scores_far_outside_exp_have_finite_loss_and_gradients(loss, scale):
         value = mine(x, z)
         value.backward()
         assert torch.isfinite(value)
-        assert torch.isfinite(x.grad).all() and torch.isfinite(z.grad).all()
+        assert torch.isfinite(x.grad).all()
+        assert torch.isfinite(z.grad).all()
         assert x.grad.abs().max() > 0
 
 

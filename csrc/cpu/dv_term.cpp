@@ -15,14 +15,13 @@ constexpr int64_t kBlock = 512;  // scores that stay in L1 between the block's m
 constexpr int kLanes = 16;       // independent partial sums, so that the compiler can vectorise them
 
 template <typename Scalar>
-MINE_FAST_CLONES accumulate_t<Scalar> block_sum(const Scalar* scores, int64_t count) {
-  using T = accumulate_t<Scalar>;
-  T lane[kLanes] = {};
+MINE_FAST_CLONES double block_sum(const Scalar* scores, int64_t count) {
+  double lane[kLanes] = {};  // double: 512 finite fp32 scores can sum to more than fp32 holds
   int64_t i = 0;
   for (; i + kLanes <= count; i += kLanes)
-    for (int l = 0; l < kLanes; ++l) lane[l] += static_cast<T>(scores[i + l]);
-  for (; i < count; ++i) lane[0] += static_cast<T>(scores[i]);
-  T sum = 0;
+    for (int l = 0; l < kLanes; ++l) lane[l] += static_cast<double>(static_cast<accumulate_t<Scalar>>(scores[i + l]));
+  for (; i < count; ++i) lane[0] += static_cast<double>(static_cast<accumulate_t<Scalar>>(scores[i]));
+  double sum = 0;
   for (int l = 0; l < kLanes; ++l) sum += lane[l];
   return sum;
 }
@@ -107,6 +106,10 @@ Tensor dv_term_backward(const Tensor& grad,    // [], the upstream gradient of t
                         const Tensor& statistics) {  // [3]
   const Tensor source = as_contiguous(scores);
   const int64_t marginal_rows = source.numel() - joint_rows;
+  STD_TORCH_CHECK(grad.numel() == 1 && grad.scalar_type() == accumulate_dtype(source) && statistics.numel() == 3 &&
+                      statistics.scalar_type() == accumulate_dtype(source),
+                  "grad [] and statistics [3] must have the accumulation dtype of the scores");
+  STD_TORCH_CHECK(joint_rows > 0 && marginal_rows > 0, "the DV term needs joint and marginal scores");
   Tensor grad_scores = empty_tensor(source, {source.numel()});
   with_floating_dtype(source, "scores", [&](auto tag) {
     using Scalar = typename decltype(tag)::type;

@@ -42,6 +42,8 @@ std::tuple<Tensor, Tensor> pair_backward(const Tensor& grad,  // [(1 + S) * B, d
                                          int64_t x_width, int64_t shuffles) {
   const Tensor source = as_contiguous(grad);
   const int64_t rows = source.size(0) / (1 + shuffles), width = source.size(1), y_width = width - x_width;
+  STD_TORCH_CHECK(source.size(0) == rows * (1 + shuffles) && x_width >= 0 && y_width >= 0,
+                  "grad must be [(1 + S) * B, dx + dy]");
   const ShuffleTable table(key, rows, shuffles);
   Tensor grad_x = empty_tensor(source, {rows, x_width});
   Tensor grad_y = empty_tensor(source, {rows, y_width});

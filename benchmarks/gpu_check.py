@@ -1,0 +1,355 @@
+"""Everything a GPU machine can tell in one go: tests, compute-sanitizer, timings -> results/<gpu-name>.json.
+
+    python benchmarks/gpu_check.py               all stages, at most 8 minutes
+    python benchmarks/gpu_check.py --exercise    the small script that compute-sanitizer watches
+
+Needs the package built with its CUDA part, and no network. A stage that fails or runs out of time is recorded in the
+file, which is written anew after every stage, and the next stage runs.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import record as results
+import torch
+from torch import Tensor, nn
+
+from mine_fast import _library, info, ops
+
+raw = torch.ops.mine_fast
+ROOT = Path(__file__).resolve().parents[1]
+#: (x columns, y columns, hidden, hidden layers, rows)
+STEPS = (
+    (1, 1, 100, 2, 500),
+    (20, 20, 100, 2, 128),
+    (2, 25, 400, 3, 256),
+    (784, 256, 512, 2, 512),
+    (20, 20, 512, 2, 8192),
+)
+
+
+# Measuring ------------------------------------------------------------------------------------------------------------
+
+
+def microseconds(run: Callable[[], object], iterations: int) -> float:
+    """Time per call on the GPU's clock, gaps between launches included."""
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    start.record()
+    for _ in range(iterations):
+        run()
+    end.record()
+    end.synchronize()
+    return 1000 * start.elapsed_time(end) / iterations
+
+
+def measure_together(contenders: dict[str, Callable[[], object]], iterations: int, repeats: int = 25) -> dict[str, Any]:
+    """Time the contenders in turn, so that a change of clocks meets all of them; one row of quantiles each."""
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for run in contenders.values():
+        microseconds(run, iterations)
+    for _ in range(repeats):
+        for name, run in contenders.items():
+            times[name].append(microseconds(run, iterations))
+    return {name: quantiles(values) for name, values in times.items()}
+
+
+def quantiles(values: list[float]) -> dict[str, Any]:
+    return {**results.quantiles(values), "unit": "us"}
+
+
+# Stages ---------------------------------------------------------------------------------------------------------------
+
+
+def environment() -> dict[str, Any]:
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    driver = subprocess.run(query, capture_output=True, text=True, timeout=20) if shutil.which(query[0]) else None
+    device = torch.cuda.get_device_properties(0)
+    return {
+        **results.environment(),
+        "gpu": device.name,
+        "capability": f"{device.major}.{device.minor}",
+        "multiprocessors": device.multi_processor_count,
+        "memory_gib": round(device.total_memory / 2**30, 1),
+        "driver": driver.stdout.strip() if driver else None,
+        "cuda": torch.version.cuda,
+        "cuda_kernels": _library.CUDA_MISSING or "loaded",
+        "build": info.build_info(),
+    }
+
+
+def run_program(command: list[str], seconds: float, cwd: Path = ROOT) -> dict[str, Any]:
+    """Its last line, and the end of its output if it failed."""
+    result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=seconds)
+    lines = result.stdout.strip().splitlines() or result.stderr.strip().splitlines() or [""]
+    record: dict[str, Any] = {"ok": result.returncode == 0, "summary": lines[-1]}
+    if result.returncode != 0:
+        record["output"] = "\n".join(lines[-80:] + result.stderr.splitlines()[-20:])
+    return record
+
+
+def tests(seconds: float) -> dict[str, Any]:
+    if importlib.util.find_spec("pytest") is None:
+        raise RuntimeError("pytest is not installed")
+    # From tests/, not the root, where the source folder would hide the installed package; without the settings and
+    # fixtures of the whole suite, whose plugins this machine may not have.
+    folder = ROOT / "tests" / "cuda"
+    command = [sys.executable, "-m", "pytest", str(folder), f"--confcutdir={folder}", "-o", "addopts=", "-q", "-rfE"]
+    command += ["-p", "no:cacheprovider", "--tb=short"]
+    return run_program(command, seconds, cwd=folder)
+
+
+def sanitizer(tool: str, seconds: float) -> dict[str, Any]:
+    program = shutil.which("compute-sanitizer")
+    if program is None and os.environ.get("CUDA_HOME"):
+        program = shutil.which("compute-sanitizer", path=os.path.join(os.environ["CUDA_HOME"], "bin"))
+    if program is None:
+        return {"ok": None, "summary": "skipped: compute-sanitizer is not installed"}
+    command = [program, "--tool", tool, "--error-exitcode", "9", sys.executable, __file__, "--exercise"]
+    return run_program(command, seconds)
+
+
+def exercise() -> None:
+    """Every kernel once or twice, small: what compute-sanitizer watches."""
+    for rows, x_width, y_width, shuffles in ((2, 1, 1, 1), (401, 20, 24, 3), (70, 3, 1200, 2)):
+        key = ops.shuffle_key(rows, device="cuda")
+        x = torch.randn(rows, x_width, device="cuda", requires_grad=True)
+        y = torch.randn(rows, y_width, device="cuda", requires_grad=True)
+        weight = torch.randn(33, x_width + y_width, device="cuda", requires_grad=True)
+        ops.advance_key(key)
+        ops.shuffle_index(rows, key, shuffles, inverse=True)
+        total = ops.marginal_shuffle(y, key, shuffles).sum() + ops.pair(x, y, key, shuffles).sum()
+        total = total + ops.paired_first_layer(x, y, weight, None, key, shuffles, "gelu").sum()
+        scores = torch.randn(7 * rows + 20_000 * (rows == 401), device="cuda", requires_grad=True)
+        (total + ops.dv_loss_of_scores(scores, rows).loss).backward()
+    torch.cuda.synchronize()
+
+
+def bandwidth() -> Iterator[dict[str, Any]]:
+    def indexed(y: Tensor) -> Tensor:
+        return y[torch.randperm(y.shape[0], device=y.device)]
+
+    def by_torch(scores: Tensor, rows: int) -> Tensor:
+        return torch.logsumexp(scores[rows:], 0) - scores[:rows].mean()
+
+    for rows, width, dtype in ((4096, 20, torch.float32), (2**20, 20, torch.float32), (2**18, 784, torch.float16)):
+        y, key = torch.randn(rows, width, device="cuda").to(dtype), ops.shuffle_key(1, device="cuda")
+        assert torch.equal(ops.marginal_shuffle(y, key)[0], y[ops.shuffle_index(rows, key)[0]])
+        contenders: dict[str, Callable[[], object]] = {
+            "device copy": partial(torch.empty_like(y).copy_, y),
+            "marginal_shuffle": partial(ops.marginal_shuffle, y, key),
+            "randperm and index": partial(indexed, y),
+        }
+        yield bandwidth_row(f"shuffle [{rows}, {width}] {dtype}", contenders, 2 * y.numel() * y.element_size())
+    for rows in (4096, 2**20, 2**26):
+        scores, log_ema = torch.randn(2 * rows, device="cuda"), torch.zeros((), device="cuda")
+        loss, _, term = raw.dv_term(scores, rows, log_ema, 0.01, 0)
+        torch.testing.assert_close(
+            loss.double(), by_torch(scores.double(), rows) - math.log(rows), rtol=1e-5, atol=1e-5
+        )
+        contenders = {
+            "device copy": partial(torch.empty_like(scores).copy_, scores),
+            "dv_term": partial(raw.dv_term, scores, rows, log_ema, 0.01, 0),
+            "dv_term_backward": partial(raw.dv_term_backward, log_ema, scores, rows, term),
+            "logsumexp and mean": partial(by_torch, scores, rows),
+        }
+        copied = 2 * scores.numel() * scores.element_size()
+        yield bandwidth_row(f"dv {rows} + {rows}", contenders, copied, {"dv_term": 0.5, "logsumexp and mean": 0.5})
+
+
+def bandwidth_row(
+    figure: str, contenders: dict[str, Callable[[], object]], copied: int, share: dict[str, float] | None = None
+) -> dict[str, Any]:
+    """Times, and GB/s of what has to be read and written; a reduction reads half of what a copy moves."""
+    rows = measure_together(contenders, iterations=20 if copied > 2**24 else 100)
+    for name, row in rows.items():
+        row["gb_per_s"] = copied * (share or {}).get(name, 1.0) / row["median"] / 1000
+        row["of_device_copy"] = row["gb_per_s"] / (copied / rows["device copy"]["median"] / 1000)
+    return {"figure": figure, "rows": rows}
+
+
+class _Trainer:
+    """A critic, its optimiser and its state on the GPU, with a step that a CUDA graph can capture."""
+
+    def __init__(self, size: tuple[int, int, int, int, int], fused: bool) -> None:
+        x_width, y_width, hidden, layers, self.rows = size
+        torch.manual_seed(0)
+        widths = [x_width + y_width] + [hidden] * layers
+        stack: list[nn.Module] = []
+        for fan_in, fan_out in pairwise(widths):
+            stack += [nn.Linear(fan_in, fan_out), nn.ReLU()]
+        self.critic = nn.Sequential(*stack, nn.Linear(hidden, 1)).cuda()
+        self.rest = self.critic[2:]
+        self.x = torch.randn(self.rows, x_width, device="cuda")
+        self.y = torch.randn(self.rows, y_width, device="cuda")
+        self.log_ema = torch.zeros((), device="cuda")
+        self.key = ops.shuffle_key(1, device="cuda")
+        self.optimizer = torch.optim.Adam(self.critic.parameters(), lr=1e-4, fused=True, capturable=True)
+        self.loss: Callable[..., tuple[Tensor, Tensor]] = self.fused_loss if fused else self.torch_loss
+
+    def fused_loss(self, x: Tensor, y: Tensor, log_ema: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        first = self.critic[0]
+        term = ops.dv_loss_of_scores(
+            self.rest(ops.paired_first_layer(x, y, first.weight, first.bias, key)), self.rows, log_ema
+        )
+        return term.loss, term.log_ema
+
+    def torch_loss(self, x: Tensor, y: Tensor, log_ema: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        # argsort of random numbers and not randperm, which a graph cannot capture on every version.
+        return self.loss_of_pairs(x, y, y[torch.rand(self.rows, device=x.device).argsort()], log_ema)
+
+    def loss_of_pairs(self, x: Tensor, y: Tensor, shuffled: Tensor, log_ema: Tensor) -> tuple[Tensor, Tensor]:
+        t = self.critic(torch.cat([torch.cat([x, x]), torch.cat([y, shuffled])], 1)).squeeze(1)
+        batch = (torch.logsumexp(t[self.rows :], 0) - math.log(self.rows)).detach()
+        new = torch.logaddexp(math.log(0.99) + log_ema, math.log(0.01) + batch)
+        weighted = (torch.exp(t[self.rows :].detach() - new) * t[self.rows :]).mean()
+        return batch + weighted - weighted.detach() - t[: self.rows].mean(), new
+
+    def step(self) -> None:
+        self.optimizer.zero_grad(set_to_none=False)
+        key, following = ops.advance_key(self.key)
+        loss, log_ema = self.loss(self.x, self.y, self.log_ema, key)
+        loss.backward()
+        self.optimizer.step()
+        self.log_ema.copy_(log_ema)
+        self.key.copy_(following)
+
+    def check(self) -> None:
+        """The fused loss is that of plain torch on the same pairs."""
+        shuffled = self.y[ops.shuffle_index(self.rows, self.key)[0]]
+        expected = self.loss_of_pairs(self.x, self.y, shuffled, self.log_ema)
+        torch.testing.assert_close(
+            self.fused_loss(self.x, self.y, self.log_ema, self.key), expected, rtol=1e-3, atol=1e-4
+        )
+
+    def captured(self) -> Callable[[], None]:
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(5):
+                self.step()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self.step()
+        return graph.replay
+
+
+def training_steps() -> Iterator[dict[str, Any]]:
+    for size in STEPS:
+        _Trainer(size, fused=True).check()
+        contenders: dict[str, Callable[[], object]] = {}
+        errors: dict[str, str] = {}
+        trainers = []  # kept: a graph does not own the weights that it trains
+        for fused, owner in ((False, "torch"), (True, "mine_fast")):
+            for how in ("eager", "compiled", "graph"):
+                trainer = _Trainer(size, fused)
+                trainers.append(trainer)
+                try:
+                    if how == "compiled":
+                        trainer.loss = torch.compile(trainer.loss, fullgraph=True)
+                    run = trainer.captured() if how == "graph" else trainer.step
+                    run()
+                    contenders[f"{owner} {how}"] = run
+                except Exception as error:
+                    errors[f"{owner} {how}"] = f"{type(error).__name__}: {error}"[:500]
+        rows = measure_together(contenders, iterations=20)
+        yield {"figure": "step (dx, dy, h, L, B) = " + str(size), "rows": rows, "errors": errors}
+
+
+# Running them ---------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def at_most(seconds: float) -> Iterator[None]:
+    def expire(*_: object) -> None:
+        raise TimeoutError(f"stopped after its {seconds:.0f} s")
+
+    signal.signal(signal.SIGALRM, expire)
+    signal.alarm(math.ceil(seconds))
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+
+
+def main() -> int:
+    if not torch.cuda.is_available():
+        print(f"no CUDA GPU is visible to torch {torch.__version__}")
+        return 1
+    report: dict[str, Any] = {"environment": environment(), "stages": {}}
+    print(json.dumps(report["environment"], indent=2), flush=True)
+    name = re.sub(r"[^a-z0-9]+", "-", report["environment"]["gpu"].lower()).strip("-")
+    target = ROOT / "benchmarks" / "results" / f"{name}.json"
+    target.parent.mkdir(exist_ok=True)
+    stages: tuple[tuple[str, float, Callable[[], Any]], ...] = (
+        ("tests", 150, lambda: tests(145)),
+        ("memcheck", 60, lambda: sanitizer("memcheck", 55)),
+        ("racecheck", 60, lambda: sanitizer("racecheck", 55)),
+        ("bandwidth", 45, bandwidth),
+        ("training steps", 150, training_steps),
+    )
+    failed = False
+    for stage, budget, run in stages:
+        start = time.monotonic()
+        record: dict[str, Any] = {}
+        try:
+            with at_most(budget):
+                result = run()
+                if isinstance(result, dict):
+                    record.update(result)
+                else:
+                    record["rows"] = []
+                    for row in result:  # kept as they come: a stage that runs out of time has its first figures
+                        record["rows"].append(row)
+                        print_figure(row)
+                    record["ok"] = True
+        except Exception as error:
+            record.update(ok=False, error=f"{type(error).__name__}: {error}", trace=traceback.format_exc(limit=4))
+        record["seconds"] = round(time.monotonic() - start, 1)
+        failed = failed or record["ok"] is False
+        report["stages"][stage] = record
+        print(
+            f"{stage}: ok={record['ok']} {record.get('summary', record.get('error', ''))} ({record['seconds']} s)",
+            flush=True,
+        )
+        if record["ok"] is False:
+            print(record.get("output", record.get("trace", "")), flush=True)
+        target.write_text(json.dumps(report, indent=2) + "\n")
+    print(f"written to {target}")
+    return int(failed)
+
+
+def print_figure(figure: dict[str, Any]) -> None:
+    print(figure["figure"])
+    for name, row in figure["rows"].items():
+        speed = (
+            f"  {row['gb_per_s']:8.1f} GB/s ({100 * row['of_device_copy']:.0f}% of a copy)" if "gb_per_s" in row else ""
+        )
+        print(f"  {name:26s} {row['median']:10.1f} us  [{row['q10']:.1f}, {row['q90']:.1f}]{speed}")
+    for name, error in figure.get("errors", {}).items():
+        print(f"  {name:26s} {error.splitlines()[0]}")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    if "--exercise" in sys.argv:
+        exercise()
+    else:
+        sys.exit(main())

@@ -1,0 +1,31 @@
+"""The fused ops: typed wrappers, and beside each its fake kernel and autograd.
+
+They work on CPU and CUDA tensors, under autograd, autocast, `torch.compile(fullgraph=True)` and CUDA graphs. A shuffle
+is named by a key, an int64 tensor (seed, offset) on the device of the data: nothing is drawn, stored or synchronised,
+and the same key gives the same pairs on every device. `mine_fast.reference` says the same in plain torch.
+"""
+
+from __future__ import annotations
+
+from mine_fast import fallback
+from mine_fast.ops.dv import DVTerm, dv_loss, dv_loss_of_scores
+from mine_fast.ops.first_layer import paired_first_layer
+from mine_fast.ops.pairing import pair
+from mine_fast.ops.shuffle import advance_key, marginal_shuffle, shuffle_index, shuffle_key
+from mine_fast.reference import ACTIVATIONS, LOSSES
+
+__all__ = [
+    "ACTIVATIONS",
+    "LOSSES",
+    "DVTerm",
+    "advance_key",
+    "dv_loss",
+    "dv_loss_of_scores",
+    "marginal_shuffle",
+    "pair",
+    "paired_first_layer",
+    "shuffle_index",
+    "shuffle_key",
+]
+
+fallback.register()

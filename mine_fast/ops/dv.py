@@ -1,0 +1,172 @@
+"""The Donsker-Varadhan term of a critic's scores, with MINE's bias-corrected gradient."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mine_fast.ops._checks import check_floating, check_integer, describe, in_eager_mode, refuse_second_derivative
+from mine_fast.reference import LOSSES
+
+_ops = torch.ops.mine_fast
+
+
+class DVTerm(NamedTuple):
+    """What `dv_loss` returns; 0-d tensors in nats.
+
+    Attributes:
+        loss: minus the bound; differentiable in the scores.
+        log_ema: the new moving average of E_marginal[exp T], as its logarithm, to pass to the next call.
+        joint_mean: mean of the joint scores, E_joint[T].
+        log_mean_exp: log mean exp of the marginal scores.
+    """
+
+    loss: Tensor
+    log_ema: Tensor
+    joint_mean: Tensor
+    log_mean_exp: Tensor
+
+
+def dv_loss_of_scores(
+    scores: Tensor, joint_rows: int, log_ema: Tensor | None = None, alpha: float = 0.01, loss: str = "mine"
+) -> DVTerm:
+    """`dv_loss` of one tensor that holds the joint scores first and the marginal scores after them.
+
+    That is what a critic returns for the rows of `pair` or `paired_first_layer`; no slice or copy is made.
+
+    Args:
+        scores: [N + M], [N + M, 1] or any shape with that many elements in that order.
+        joint_rows: N.
+        log_ema: see `dv_loss`.
+        alpha: see `dv_loss`.
+        loss: see `dv_loss`.
+
+    >>> term = dv_loss_of_scores(torch.tensor([1.0, 1.0, 0.0, 0.0]), joint_rows=2)
+    >>> term.loss.item()
+    -1.0
+    """
+    check_floating(scores=scores)
+    _check_dv_arguments(alpha, loss)
+    check_integer("joint_rows", joint_rows)
+    if not 0 < joint_rows < scores.numel():
+        raise ValueError(
+            f"scores must hold joint and marginal scores, got {scores.numel()} scores with joint_rows={joint_rows}"
+        )
+    dtype = torch.float64 if scores.dtype == torch.float64 else torch.float32
+    if log_ema is None:
+        log_ema = torch.full((), -math.inf, dtype=dtype, device=scores.device)
+    elif not isinstance(log_ema, Tensor):
+        raise TypeError(f"log_ema must be a scalar tensor on {scores.device}, got {describe(log_ema)}")
+    elif log_ema.numel() != 1 or log_ema.device != scores.device:
+        raise ValueError(f"log_ema must be a scalar tensor on {scores.device}, got {describe(log_ema)}")
+    log_ema = log_ema.to(dtype).reshape(())
+    value, new_log_ema, statistics = dv_term(scores.reshape(-1), joint_rows, log_ema, alpha, loss)
+    return DVTerm(value, new_log_ema, statistics[0], statistics[1])
+
+
+def dv_term(scores: Tensor, joint_rows: int, log_ema: Tensor, alpha: float, loss: str) -> tuple[Tensor, Tensor, Tensor]:
+    """`dv_loss_of_scores` for arguments that are known to be right: scores [N + M], log_ema in their sums' dtype.
+
+    Returns:
+        loss [], the new log-EMA [], and (joint mean, log-mean-exp, log normaliser) [3]; only the first is
+        differentiable.
+    """
+    if in_eager_mode(scores):
+        return _DVTerm.apply(scores, joint_rows, log_ema, alpha, LOSSES.index(loss))
+    value, new_log_ema, statistics = _ops.dv_term.default(
+        scores, joint_rows, log_ema.detach(), alpha, LOSSES.index(loss)
+    )
+    return value, new_log_ema.detach(), statistics.detach()
+
+
+class _DVTerm(torch.autograd.Function):
+    """The op as a node of our own; see `in_eager_mode`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, scores: Tensor, joint_rows: int, log_ema: Tensor, alpha: float, loss: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        with torch._C._AutoDispatchBelowAutograd():
+            value, new_log_ema, statistics = _ops.dv_term.default(scores, joint_rows, log_ema, alpha, loss)
+        ctx.save_for_backward(scores, statistics)
+        ctx.joint_rows = joint_rows
+        ctx.mark_non_differentiable(new_log_ema, statistics)
+        return value, new_log_ema, statistics
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, *unused: Tensor | None) -> tuple[Tensor | None, ...]:
+        return _dv_term_backward(ctx, grad)
+
+
+def _check_dv_arguments(alpha: float, loss: str) -> None:
+    if loss not in LOSSES:
+        raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {loss!r}")
+    if not 0 < alpha <= 1:
+        raise ValueError(f"alpha must be in (0, 1], got {alpha}")
+
+
+def dv_loss(
+    t_joint: Tensor, t_marginal: Tensor, log_ema: Tensor | None = None, alpha: float = 0.01, loss: str = "mine"
+) -> DVTerm:
+    """The Donsker-Varadhan (or NWJ) loss of a critic's scores, with MINE's bias-corrected gradient.
+
+        mine, mine_biased   -mean(t_joint) + log mean exp(t_marginal)
+        fdiv                -mean(t_joint) + mean exp(t_marginal - 1)
+
+    `mine` has the gradient of Belghazi et al. 2018, section 3.2: the weight of marginal score i is
+    exp(t_i - log_ema) / M, where log_ema is the logarithm of the moving average of E[exp T], this batch included;
+    `mine_biased` has the plain gradient of its value. Everything is in the log domain: any finite fp32 score is fine
+    (the value of fdiv itself leaves fp32 beyond a score of 89).
+
+    Args:
+        t_joint: scores of N joint pairs, [N] or [N, 1]; float16, bfloat16, float32 or float64.
+        t_marginal: scores of M marginal pairs, the same dtype and device.
+        log_ema: 0-d, what the last call returned; None or -inf starts the average with this batch.
+        alpha: weight of this batch in the average, in (0, 1].
+        loss: one of `LOSSES`.
+
+    Returns:
+        DVTerm in float32 (float64 for float64 scores).
+
+    Raises:
+        ValueError: no scores, unknown loss, alpha outside (0, 1], different devices.
+        TypeError: different dtypes, not floating.
+
+    >>> term = dv_loss(torch.full((4,), 2.0), torch.zeros(4))
+    >>> term.loss.item(), term.log_ema.item()
+    (-2.0, 0.0)
+    """
+    check_floating(t_joint=t_joint, t_marginal=t_marginal)
+    if t_joint.numel() == 0 or t_marginal.numel() == 0:
+        raise ValueError(
+            f"t_joint and t_marginal must not be empty, got {t_joint.numel()} and {t_marginal.numel()} scores"
+        )
+    scores = torch.cat([t_joint.reshape(-1), t_marginal.reshape(-1)])
+    return dv_loss_of_scores(scores, t_joint.numel(), log_ema, alpha, loss)
+
+
+@torch.library.register_fake("mine_fast::dv_term")
+def _(scores: Tensor, joint_rows: int, log_ema: Tensor, alpha: float, loss: int) -> tuple[Tensor, Tensor, Tensor]:
+    return log_ema.new_empty(()), log_ema.new_empty(()), log_ema.new_empty(3)
+
+
+@torch.library.register_fake("mine_fast::dv_term_backward")
+def _(grad: Tensor, scores: Tensor, joint_rows: int, statistics: Tensor) -> Tensor:
+    return scores.new_empty(scores.shape)
+
+
+def _dv_term_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    scores, ctx.joint_rows, *_ = inputs
+    ctx.save_for_backward(scores, output[2])
+
+
+def _dv_term_backward(ctx: Any, grad: Tensor, *unused: Tensor | None) -> tuple[Tensor | None, ...]:
+    scores, statistics = ctx.saved_tensors
+    return _ops.dv_term_backward.default(grad, scores, ctx.joint_rows, statistics), None, None, None, None
+
+
+torch.library.register_autograd("mine_fast::dv_term", _dv_term_backward, setup_context=_dv_term_setup)
+torch.library.register_autograd("mine_fast::dv_term_backward", refuse_second_derivative("dv_loss"))
