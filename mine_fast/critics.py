@@ -43,7 +43,8 @@ class MLPCritic(nn.Module):
 
     The network is built by `prepare`, which learns the inputs from training rows and so knows their widths.
 
-    >>> critic = MLPCritic().prepare(torch.randn(100, 3), torch.randn(100, 1))
+    >>> import torch, mine_fast
+    >>> critic = mine_fast.MLPCritic().prepare(torch.randn(100, 3), torch.randn(100, 1))
     >>> critic(torch.randn(5, 3), torch.randn(5, 1)).shape
     torch.Size([5, 1])
     """

@@ -44,7 +44,9 @@ def dv_loss_of_scores(
         alpha: see `dv_loss`.
         loss: see `dv_loss`.
 
-    >>> term = dv_loss_of_scores(torch.tensor([1.0, 1.0, 0.0, 0.0]), joint_rows=2)
+    >>> import torch
+    >>> from mine_fast import ops
+    >>> term = ops.dv_loss_of_scores(torch.tensor([1.0, 1.0, 0.0, 0.0]), joint_rows=2)
     >>> term.loss.item()
     -1.0
     """
@@ -135,7 +137,9 @@ def dv_loss(
         ValueError: no scores, unknown loss, alpha outside (0, 1], different devices.
         TypeError: different dtypes, not floating.
 
-    >>> term = dv_loss(torch.full((4,), 2.0), torch.zeros(4))
+    >>> import torch
+    >>> from mine_fast import ops
+    >>> term = ops.dv_loss(torch.full((4,), 2.0), torch.zeros(4))
     >>> term.loss.item(), term.log_ema.item()
     (-2.0, 0.0)
     """

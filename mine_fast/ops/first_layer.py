@@ -52,10 +52,12 @@ def paired_first_layer(
         ValueError: unknown activation, shapes that do not fit, one row, different devices.
         TypeError: different dtypes, not floating.
 
+    >>> import torch
+    >>> from mine_fast import ops
     >>> layer = torch.nn.Linear(3, 8)
-    >>> x, y, key = torch.randn(5, 2), torch.randn(5, 1), shuffle_key(0)
-    >>> fused = paired_first_layer(x, y, layer.weight, layer.bias, key)
-    >>> torch.allclose(fused, torch.relu(layer(pair(x, y, key))), atol=1e-6)
+    >>> x, y, key = torch.randn(5, 2), torch.randn(5, 1), ops.shuffle_key(0)
+    >>> fused = ops.paired_first_layer(x, y, layer.weight, layer.bias, key)
+    >>> torch.allclose(fused, torch.relu(layer(ops.pair(x, y, key))), atol=1e-6)
     True
     """
     check_floating(x=x, y=y)

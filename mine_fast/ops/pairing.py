@@ -28,8 +28,10 @@ def pair(x: Tensor, y: Tensor, key: Tensor, shuffles: int = 1) -> Tensor:
         ValueError: not 2-D, unequal rows, one row, different devices.
         TypeError: different dtypes, not floating.
 
+    >>> import torch
+    >>> from mine_fast import ops
     >>> x, y = torch.zeros(3, 1), torch.arange(3.0)[:, None]
-    >>> pair(x, y, shuffle_key(0)).shape
+    >>> ops.pair(x, y, ops.shuffle_key(0)).shape
     torch.Size([6, 2])
     """
     check_floating(x=x, y=y)

@@ -23,7 +23,8 @@ def shuffle_key(seed: int, offset: int = 0, device: torch.device | str | None = 
     Returns:
         int64 [2].
 
-    >>> shuffle_key(7, offset=3)
+    >>> from mine_fast import ops
+    >>> ops.shuffle_key(7, offset=3)
     tensor([7, 3])
     """
     return torch.tensor([_as_int64("seed", seed), _as_int64("offset", offset)], dtype=torch.int64, device=device)
@@ -45,7 +46,8 @@ def advance_key(key: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         (seed, offset) and (seed, offset + 1), both int64 [2].
 
-    >>> advance_key(shuffle_key(7, offset=3))
+    >>> from mine_fast import ops
+    >>> ops.advance_key(ops.shuffle_key(7, offset=3))
     (tensor([7, 3]), tensor([7, 4]))
     """
     check_key(key)
@@ -74,10 +76,12 @@ def shuffle_index(rows: int, key: Tensor, shuffles: int = 1, inverse: bool = Fal
 
     Source: a cycle-walked Feistel network (Mitchell et al., arXiv 2106.06161), conjugating cyclic shifts.
 
-    >>> index = shuffle_index(5, shuffle_key(0))
+    >>> import torch
+    >>> from mine_fast import ops
+    >>> index = ops.shuffle_index(5, ops.shuffle_key(0))
     >>> bool((index == torch.arange(5)).any())   # no row keeps its own partner
     False
-    >>> inverse = shuffle_index(5, shuffle_key(0), inverse=True)
+    >>> inverse = ops.shuffle_index(5, ops.shuffle_key(0), inverse=True)
     >>> index[0][inverse[0]].tolist()
     [0, 1, 2, 3, 4]
     """
@@ -107,8 +111,9 @@ def marginal_shuffle(y: Tensor, key: Tensor, shuffles: int = 1) -> Tensor:
     Raises:
         ValueError: one row, fewer than one shuffle, or y without rows to index.
 
-    >>> y = torch.arange(4.0)
-    >>> marginal_shuffle(y, shuffle_key(1)).sort().values
+    >>> import torch
+    >>> from mine_fast import ops
+    >>> ops.marginal_shuffle(torch.arange(4.0), ops.shuffle_key(1)).sort().values
     tensor([[0., 1., 2., 3.]])
     """
     if not isinstance(y, Tensor):
