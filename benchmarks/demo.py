@@ -8,13 +8,11 @@
 from __future__ import annotations
 
 import math
-import statistics
 import sys
-import time
 
 import numpy as np
 import torch
-from baselines import Step, clean_eager_step, make_critic, mine_fast_step, mine_pytorch_step
+from training_step import describe, measure_step
 
 import mine_fast
 
@@ -51,41 +49,17 @@ def report(result: mine_fast.MIResult, truth: float | None = None) -> None:
     print(f"   took                 {result.seconds:.1f} s\n", flush=True)
 
 
-def speed(x_width: int = 20, y_width: int = 20, hidden: int = 100, layers: int = 2, rows: int = 128) -> None:
-    torch.set_num_threads(1)
-    print(
-        f"3. One training step, CPU time on one thread (critic {x_width}+{y_width} -> {hidden} x {layers} -> 1, "
-        f"{rows} rows, Adam), contenders in turn"
-    )
-    x, y = torch.randn(rows, x_width), torch.randn(rows, y_width)
-    steps: dict[str, Step] = {
-        name: build(make_critic(x_width, y_width, hidden, layers))
-        for name, build in (
-            ("mine_fast.MINE as a loss", mine_fast_step),
-            ("clean eager torch", clean_eager_step),
-            ("mine-pytorch's way", mine_pytorch_step),
-        )
-    }
-    steps["mine-pytorch as shipped (anomaly detection)"] = steps["mine-pytorch's way"]
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(15):
-        for name, step in steps.items():
-            with torch.autograd.set_detect_anomaly(name.endswith("(anomaly detection)"), check_nan=True):
-                step(x, y)
-                start = time.process_time()
-                for _ in range(20):
-                    step(x, y)
-                times[name].append((time.process_time() - start) / 20)
-    ours = statistics.median(times["mine_fast.MINE as a loss"])
-    for name, taken in times.items():
-        median = statistics.median(taken)
-        print(f"   {name:45s} {median * 1e3:6.2f} ms   {median / ours:5.2f} x ours")
+def speed() -> None:
+    size = (20, 20, 100, 2, 128)
+    print(f"3. One training step on one thread, contenders in turn; {describe(size)}")
+    rows = measure_step(size)
+    ours = rows[0]["cpu_ms"]["median"]
+    for row in rows:
+        median = row["cpu_ms"]["median"]
+        print(f"   {row['contender']:45s} {median:6.2f} ms   {median / ours:5.2f} x ours")
 
 
 if __name__ == "__main__":
-    import warnings
-
-    warnings.filterwarnings("ignore", message="Anomaly Detection has been enabled")
     print(f"mine_fast {mine_fast.__version__}, torch {torch.__version__}, Python {sys.version.split()[0]}\n")
     known_gaussian()
     digits()

@@ -224,8 +224,7 @@ class MINE(nn.Module):
             self.T = MLPCritic().prepare(x, y)
         if opt is None:
             opt = torch.optim.Adam(self.parameters(), lr=1e-4)
-        rows = torch.arange(x.shape[0])
-        batches = epoch_batches(rows, batch_size, torch.Generator().manual_seed(int(self.shuffle_key[0]) % 2**63))
+        batches = epoch_batches(torch.arange(x.shape[0]), batch_size, int(self.shuffle_key[0]))
         steps_per_pass = max(1, x.shape[0] // batch_size)
         parameters = sum(p.numel() for p in self.parameters())
         with fitting_threads(parameters, (1 + self.shuffles) * min(batch_size, x.shape[0])):

@@ -21,6 +21,9 @@ LOSSES = ("mine", "mine_biased", "fdiv")
 #: Activations of the paired first layer by name; the position is the code in csrc/activation.h.
 ACTIVATIONS = ("identity", "relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "tanh")
 
+#: The stream of bijections that orders the rows of pass `offset` over the data.
+PASS_STREAM = 2
+
 _GOLDEN = 0x9E3779B97F4A7C15
 _OFFSET_STEP = 0xD1342543DE82EF95
 _STREAM_STEP = 0xAF251AF3B0F025B5
@@ -59,7 +62,7 @@ def bijection(key: Tensor, stream: int, n: int) -> Tensor:
 
     Args:
         key: int64 [2], (seed, offset).
-        stream: 0 for the order of the rows, 1 for the order of the shifts.
+        stream: 0 for the order of a batch's rows, 1 for that of the shifts, PASS_STREAM for a pass over the data.
         n: size of the set.
 
     Returns:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -11,8 +12,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from mine_fast import ops
 from mine_fast.data import PairSource
 from mine_fast.evaluation import held_out_scores
+from mine_fast.reference import PASS_STREAM, bijection
 
 __all__ = ["DivergenceError", "FoldHistory", "TrainingSettings", "train_critic"]
 
@@ -102,11 +105,19 @@ def fitting_threads(parameters: int, rows: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def epoch_batches(rows: Tensor, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Endless batches of row indices: each pass in a new order, the rows that fill no batch left for the next pass."""
+def epoch_batches(rows: Tensor, batch_size: int, seed: int) -> Iterator[Tensor]:
+    """Endless batches of row indices, from the same bijections as the marginal shuffle.
+
+    Every pass visits the rows in a new order; those that fill no batch wait for the next pass.
+
+    Args:
+        rows: int64 [N], on the CPU.
+        batch_size: N if that is smaller.
+        seed: names the orders.
+    """
     size = min(batch_size, rows.numel())
-    while True:
-        order = rows[torch.randperm(rows.numel(), generator=generator)]
+    for epoch in itertools.count():
+        order = rows[bijection(ops.shuffle_key(seed, epoch), PASS_STREAM, rows.numel())]
         yield from order.split(size)[: rows.numel() // size]
 
 
@@ -176,7 +187,7 @@ def train_critic(
         parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=fused
     )
     averaged = _AveragedWeights(parameters, settings.averaging)
-    batches = epoch_batches(train_rows, settings.batch_size, torch.Generator().manual_seed(seed))
+    batches = epoch_batches(train_rows, settings.batch_size, seed)
     history = FoldHistory()
     best_bound, best_state = -math.inf, copy.deepcopy(mine.state_dict())
     losses: list[Tensor] = []

@@ -1,0 +1,90 @@
+"""Write the tables of the README from the rows under results/, between its markers.
+
+    python benchmarks/readme_table.py [--check]
+
+With --check nothing is written, and a README that says something else is an error.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from record import RESULTS, ROOT
+
+START, END = "<!-- results -->\n", "<!-- /results -->"
+
+
+def load(name: str) -> dict[str, Any]:
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def accuracy_table(document: dict[str, Any]) -> str:
+    lines = [
+        f"**Accuracy** of `mine_fast.estimate(x, y)`, no arguments, {document['rows'][0]['runs']} fresh samples each "
+        f"(nats, one thread; {machine(document)}):",
+        "",
+        "| data | truth | mean error | sd of the estimate | mean stderr | within 2 stderr "
+        "| lower(0.95) below the truth | p < 0.05 | CPU s |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in document["rows"]:
+        cells = [
+            row["case"],
+            f"{row['truth'] + 0.0:.3f}",
+            f"{row['mean_error']:+.3f}",
+            f"{row['sd_of_estimate']:.3f}",
+            f"{row['mean_stderr']:.3f}",
+            f"{row['within_2_stderr']:.0%}",
+            f"{row['lower_95_below_truth']:.0%}",
+            f"{row['p_below_0.05']:.0%}",
+            f"{row['cpu_seconds']['median']:.1f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def step_table(document: dict[str, Any]) -> str:
+    sizes: dict[str, dict[str, float]] = {}
+    for row in document["rows"]:
+        x_width, y_width, hidden, layers, rows = row["size"]
+        label = f"{x_width}+{y_width} -> {hidden} x {layers} -> 1, {rows} rows"
+        sizes.setdefault(label, {})[row["contender"]] = row["cpu_ms"]["median"]
+    contenders = list(next(iter(sizes.values())))
+    lines = [
+        f"**A training step** with `MINE` as the loss in a Python loop (CPU ms, one thread, {machine(document)}; "
+        "medians of contenders that alternate in one run, in brackets the ratio to ours):",
+        "",
+        f"| critic | {' | '.join(contenders)} |",
+        "|---|" + "---|" * len(contenders),
+    ]
+    for label, medians in sizes.items():
+        ours = medians[contenders[0]]
+        cells = [f"{medians[contenders[0]]:.2f}"]
+        cells += [f"{medians[name]:.2f} ({medians[name] / ours:.2f})" for name in contenders[1:]]
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def machine(document: dict[str, Any]) -> str:
+    environment = document["environment"]
+    return f"{environment['cpu']}, torch {environment['torch']}, commit {environment['commit']}"
+
+
+def main() -> int:
+    tables = "\n\n".join([accuracy_table(load("calibration")), step_table(load("training_step"))])
+    readme = ROOT / "README.md"
+    before = readme.read_text()
+    head, rest = before.split(START)
+    after = f"{head}{START}{tables}\n{END}{rest.split(END)[1]}"
+    if "--check" in sys.argv:
+        if after != before:
+            print("README.md does not show what is under benchmarks/results/; run benchmarks/readme_table.py")
+        return int(after != before)
+    readme.write_text(after)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
