@@ -2,7 +2,7 @@
 // kernels of the ops that library.cpp defines.
 #include <Python.h>
 
-extern "C" PyObject* PyInit__C_cuda(void) {
+PyMODINIT_FUNC PyInit__C_cuda(void) {
   static PyModuleDef module = {
       PyModuleDef_HEAD_INIT, "_C_cuda", nullptr, -1, nullptr, nullptr, nullptr, nullptr, nullptr};
   return PyModule_Create(&module);
