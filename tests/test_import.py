@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -65,3 +66,21 @@ def test_backend_lets_the_build_see_the_target_last(backend, monkeypatch, tmp_pa
     monkeypatch.setattr(sys, "path", ["first", "second"])
     backend._see_target_environment()
     assert sys.path == ["first", "second", str(tmp_path)]
+
+
+def test_the_cuda_part_loads_where_it_was_built_and_has_every_op():
+    import torch
+
+    from mine_fast import _library, info
+
+    built = (info.build_info() or {}).get("cuda", "")
+    if not built.startswith("built"):
+        assert _library.CUDA_MISSING
+        pytest.skip(f"CUDA part {built}")
+    assert _library.CUDA_MISSING is None
+    schemas = (ROOT / "csrc" / "library.cpp").read_text()
+    names = re.findall(r'm\.def\(\s*"(\w+)\(', schemas)
+    assert len(names) == 10
+    for name in names:
+        for backend in ("CPU", "CUDA"):
+            assert torch._C._dispatch_has_kernel_for_dispatch_key(f"mine_fast::{name}", backend), (name, backend)
