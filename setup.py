@@ -1,4 +1,5 @@
-"""Compiles the extension: `mine_fast._C` always, `mine_fast._C_cuda` where nvcc and a CUDA torch are there.
+"""Compiles the extensions: `mine_fast._C` (the ops) and `mine_fast._engine` (the native training engine) always,
+`mine_fast._C_cuda` where nvcc and a CUDA torch are there.
 
 Environment variables:
     MINE_FAST_CUDA=auto|0|1   build the CUDA part when possible (default), never, or fail if it cannot be built
@@ -17,7 +18,7 @@ import subprocess
 from glob import glob
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import Extension, setup
 
 # Metadata commands (egg_info, dist_info, sdist) run where there may be no torch, and need no compiler.
 try:
@@ -87,7 +88,17 @@ def extensions_and_commands() -> tuple[list, dict]:
         py_limited_api=True,
         depends=sorted(glob("csrc/**/*.h", recursive=True)),
     )
-    extensions = [cpu]
+    # Without torch and without the limited API, which pybind11 does not know: one per Python, any torch.
+    engine = Extension(
+        "mine_fast._engine",
+        sorted(glob("csrc/engine/*.cpp")),
+        include_dirs=[pybind11_include()],
+        extra_compile_args={"cxx": cxx},
+        extra_link_args=[*link, "-pthread"],
+        depends=sorted(glob("csrc/*.h") + glob("csrc/engine/*.h")),
+        language="c++",
+    )
+    extensions = [cpu, engine]
     if build_cuda:
         extensions.append(
             CUDAExtension(
@@ -103,14 +114,14 @@ def extensions_and_commands() -> tuple[list, dict]:
         )
 
     class Build(BuildExtension):
-        """Builds the CPU part, then the CUDA part, whose failure is reported and not fatal unless it was demanded."""
+        """Builds the CPU parts, then the CUDA part, whose failure is reported and not fatal unless it was demanded."""
 
         def build_extensions(self) -> None:
             every = list(self.extensions)
             status = cuda_status
-            self.extensions = every[:1]
+            self.extensions = every[:2]
             super().build_extensions()
-            for extension in every[1:]:
+            for extension in every[2:]:
                 try:
                     self.extensions = [extension]
                     super().build_extensions()
@@ -138,6 +149,15 @@ def extensions_and_commands() -> tuple[list, dict]:
     return extensions, {"build_ext": Build}
 
 
+def pybind11_include() -> str:
+    """Where pybind11's headers are: of the package, else the copy that torch ships for its extensions."""
+    try:
+        import pybind11
+    except ImportError:
+        return str(Path(torch.__file__).parent / "include")
+    return pybind11.get_include()
+
+
 def compiler_version() -> str:
     compiler = os.environ.get("CXX", "c++")
     result = subprocess.run([compiler, "--version"], capture_output=True, text=True)
@@ -145,8 +165,4 @@ def compiler_version() -> str:
 
 
 extensions, commands = extensions_and_commands() if torch is not None else ([], {})
-setup(
-    ext_modules=extensions,
-    cmdclass=commands,
-    options={"bdist_wheel": {"py_limited_api": "cp310"}},
-)
+setup(ext_modules=extensions, cmdclass=commands)

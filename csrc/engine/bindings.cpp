@@ -1,0 +1,252 @@
+// The module mine_fast._engine: the engine's class with its buffers as numpy arrays, everything checked on the way in.
+#include <pybind11/functional.h>
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <atomic>
+#include <chrono>
+#include <cmath>
+#include <memory>
+#include <string>
+
+#include "engine.h"
+
+namespace py = pybind11;
+
+namespace mine_fast::engine {
+namespace {
+
+using FloatArray = py::array_t<float, py::array::c_style>;
+
+std::string described(const py::array& a) {
+  std::string shape;
+  for (py::ssize_t d = 0; d < a.ndim(); ++d) shape += (d ? ", " : "") + std::to_string(a.shape(d));
+  return "an array of " + std::string(py::str(a.dtype())) + " [" + shape + "]";
+}
+
+void require(bool holds, const std::string& message) {
+  if (!holds) throw py::value_error(message);
+}
+
+FloatArray checked_array(const py::object& object, const std::string& name) {
+  if (!py::isinstance<py::array>(object))
+    throw py::type_error(name + " must be a numpy array of float32, got " +
+                         std::string(py::str(py::type::of(object).attr("__name__"))));
+  const auto array = py::reinterpret_borrow<py::array>(object);
+  if (!array.dtype().is(py::dtype::of<float>()) && !array.dtype().equal(py::dtype::of<float>()))
+    throw py::type_error(name + " must be float32, got " + described(array));
+  return py::array_t<float, py::array::c_style | py::array::forcecast>::ensure(array);
+}
+
+// An engine that Python may hold: one call at a time may compute, and properties may be used only between.
+class PyEngine {
+ public:
+  PyEngine(int64_t x_width, int64_t y_width, const std::vector<int64_t>& hidden,
+           const std::vector<int64_t>& activations, const std::vector<float>& slopes, const std::vector<float>& noise,
+           int64_t loss, double alpha, uint64_t seed)
+      : engine_(Network(x_width, y_width, hidden, activations, slopes, noise), static_cast<Loss>(loss), alpha, seed) {
+    require(loss >= 0 && loss <= 2, "loss must be 0 (mine), 1 (mine_biased) or 2 (fdiv), got " + std::to_string(loss));
+    require(alpha > 0 && alpha <= 1, "alpha must be in (0, 1], got " + std::to_string(alpha));
+  }
+
+  Engine& idle() {
+    if (busy_) throw std::runtime_error("this engine is computing in another thread");
+    return engine_;
+  }
+
+  FloatArray get(Buffer<float> Engine::* buffer) {
+    Engine& engine = idle();
+    FloatArray flat(engine.network.flat_size);
+    engine.network.to_flat((engine.*buffer).data(), flat.mutable_data());
+    return flat;
+  }
+
+  void set(Buffer<float> Engine::* buffer, const py::object& value, const char* name) {
+    Engine& engine = idle();
+    const FloatArray flat = checked_array(value, name);
+    require(flat.ndim() == 1 && flat.size() == engine.network.flat_size,
+            std::string(name) + " must be [" + std::to_string(engine.network.flat_size) + "], got " + described(flat));
+    engine.network.from_flat(flat.data(), (engine.*buffer).data());
+  }
+
+  py::array_t<double> train(const py::object& x, const py::object& y, int64_t steps, int64_t batch_size,
+                            int64_t shuffles, const py::object& learning_rates, std::pair<double, double> betas,
+                            double eps, double weight_decay, bool decoupled, std::optional<double> max_grad_norm,
+                            const py::object& callback, int64_t callback_every, int64_t threads) {
+    const FloatArray x_rows = checked_array(x, "x"), y_rows = checked_array(y, "y");
+    const Data data = checked_data(x_rows, y_rows, 2);
+    check_batch(batch_size, shuffles, threads);
+    require(steps >= 0, "steps must not be negative, got " + std::to_string(steps));
+    require(callback_every >= 1, "callback_every must be at least 1, got " + std::to_string(callback_every));
+    for (const double beta : {betas.first, betas.second})
+      require(beta >= 0 && beta < 1, "betas must be in [0, 1), got " + std::to_string(beta));
+    require(eps >= 0, "eps must not be negative, got " + std::to_string(eps));
+    require(weight_decay >= 0, "weight_decay must not be negative, got " + std::to_string(weight_decay));
+    const double max_norm = max_grad_norm.value_or(INFINITY);
+    require(max_norm > 0, "max_grad_norm must be positive or None, got " + std::to_string(max_norm));
+    std::vector<double> rates = rates_of(learning_rates, steps);
+    TrainOptions options{steps, batch_size,   shuffles,  rates.data(), betas.first, betas.second,
+                         eps,   weight_decay, decoupled, max_norm,     threads};
+    py::array_t<double> losses(steps);
+    double* out = losses.mutable_data();
+    int64_t done = 0;
+    computing([&](const Engine::Poll& poll) {
+      done = engine_.train(
+          data, options, out,
+          [&](int64_t finished) {
+            if (callback.is_none() || (finished % callback_every != 0 && finished != steps)) return true;
+            const py::gil_scoped_acquire held;
+            busy_ = false;  // the callback may look at the engine, and change it
+            const py::object answer = callback(finished);
+            if (busy_.exchange(true)) throw std::runtime_error("the callback left the engine computing");
+            return answer.is_none() || !answer.equal(py::bool_(false));
+          },
+          poll);
+    });
+    return done == steps ? losses : py::array_t<double>(done, out);
+  }
+
+  py::tuple gradient(const py::object& x, const py::object& y, int64_t batch_size, int64_t shuffles, int64_t threads) {
+    const FloatArray x_rows = checked_array(x, "x"), y_rows = checked_array(y, "y");
+    const Data data = checked_data(x_rows, y_rows, 2);
+    check_batch(batch_size, shuffles, threads);
+    FloatArray flat(engine_.network.flat_size);
+    float* out = flat.mutable_data();
+    DvTerm<double> term{};
+    computing(
+        [&](const Engine::Poll& poll) { term = engine_.gradient(data, batch_size, shuffles, threads, out, poll); });
+    return py::make_tuple(term.loss, flat, term.log_ema);
+  }
+
+  FloatArray score(const py::object& x, const py::object& y) {
+    const FloatArray x_rows = checked_array(x, "x"), y_rows = checked_array(y, "y");
+    const Data data = checked_data(x_rows, y_rows, 0);
+    FloatArray scores(data.rows);
+    float* out = scores.mutable_data();
+    computing([&](const Engine::Poll& poll) { engine_.score(data, out, poll); });
+    return scores;
+  }
+
+ private:
+  Data checked_data(const FloatArray& x, const FloatArray& y, int64_t least) {
+    const Network& network = engine_.network;
+    require(x.ndim() == 2 && x.shape(1) == network.x_width,
+            "x must be [n, " + std::to_string(network.x_width) + "], got " + described(x));
+    require(y.ndim() == 2 && y.shape(1) == network.y_width,
+            "y must be [n, " + std::to_string(network.y_width) + "], got " + described(y));
+    require(x.shape(0) == y.shape(0),
+            "x and y must have as many rows, got " + std::to_string(x.shape(0)) + " and " + std::to_string(y.shape(0)));
+    require(x.shape(0) >= least,
+            "x and y need at least " + std::to_string(least) + " rows, got " + std::to_string(x.shape(0)));
+    return {x.data(), y.data(), x.shape(0)};
+  }
+
+  static void check_batch(int64_t batch_size, int64_t shuffles, int64_t threads) {
+    require(batch_size >= 2, "batch_size must be at least 2, got " + std::to_string(batch_size));
+    require(shuffles >= 1, "shuffles must be at least 1, got " + std::to_string(shuffles));
+    require(threads >= 0, "threads must not be negative, got " + std::to_string(threads));
+  }
+
+  static std::vector<double> rates_of(const py::object& given, int64_t steps) {
+    if (py::isinstance<py::float_>(given) || py::isinstance<py::int_>(given))
+      return std::vector<double>(steps, given.cast<double>());
+    const auto array = py::array_t<double, py::array::c_style | py::array::forcecast>::ensure(given);
+    require(array && array.ndim() == 1 && array.size() == steps,
+            "learning_rates must be a number or an array of one per step [" + std::to_string(steps) + "]" +
+                (array ? ", got " + described(array) : ""));
+    return std::vector<double>(array.data(), array.data() + steps);
+  }
+
+  // Runs body without the GIL. Signals are looked at every 50 ms, so that Ctrl-C ends it; only the main thread of
+  // Python gets them, elsewhere the look is in vain and harmless.
+  template <typename Body>
+  void computing(Body&& body) {
+    if (busy_.exchange(true)) throw std::runtime_error("this engine is computing in another thread");
+    struct Release {
+      std::atomic<bool>& busy;
+      ~Release() { busy = false; }
+    } const release{busy_};
+    const py::gil_scoped_release released;
+    auto last = std::chrono::steady_clock::now();
+    body([&last] {
+      const auto now = std::chrono::steady_clock::now();
+      if (now - last < std::chrono::milliseconds(50)) return;
+      const py::gil_scoped_acquire held;
+      if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+      last = std::chrono::steady_clock::now();
+    });
+  }
+
+  Engine engine_;
+  std::atomic<bool> busy_{false};
+
+ public:
+  std::string kernel() { return idle().kernels->name; }
+  void set_kernel(const std::string& name) {
+    try {
+      idle().kernels = &kernels_named(name);
+    } catch (const std::invalid_argument& error) {
+      throw py::value_error(error.what());
+    }
+  }
+};
+
+// A plain member of the engine as a property.
+template <typename Class, typename Member>
+void def_state(Class& type, const char* name, Member Engine::* member, const char* doc) {
+  type.def_property(
+      name, [member](PyEngine& self) { return self.idle().*member; },
+      [member](PyEngine& self, Member value) { self.idle().*member = value; }, doc);
+}
+
+template <typename Class>
+void def_buffer(Class& type, const char* name, Buffer<float> Engine::* buffer, const char* doc) {
+  type.def_property(
+      name, [buffer](PyEngine& self) { return self.get(buffer); },
+      [buffer, name](PyEngine& self, const py::object& value) { self.set(buffer, value, name); }, doc);
+}
+
+}  // namespace
+}  // namespace mine_fast::engine
+
+PYBIND11_MODULE(_engine, m) {
+  using namespace mine_fast::engine;
+  m.doc() = "The native training engine (csrc/engine/engine.h).";
+  py::register_exception<Divergence>(m, "DivergenceError", PyExc_RuntimeError);
+  m.def(
+      "available_kernels",
+      [] {
+        std::vector<std::string> names;
+        for (const Kernels* kernels : available_kernels()) names.emplace_back(kernels->name);
+        return names;
+      },
+      "Names of the kernels that this processor runs, best first.");
+
+  py::class_<PyEngine> type(m, "Engine", "Trains a critic T(x, y), a stack of Linear layers on concatenated rows.");
+  type.def(py::init<int64_t, int64_t, const std::vector<int64_t>&, const std::vector<int64_t>&,
+                    const std::vector<float>&, const std::vector<float>&, int64_t, double, uint64_t>(),
+           py::arg("x_width"), py::arg("y_width"), py::arg("hidden"), py::arg("activations"), py::arg("slopes"),
+           py::arg("noise"), py::arg("loss"), py::arg("alpha"), py::arg("seed"));
+  def_buffer(type, "parameters", &Engine::parameters,
+             "float32 [P], a copy: each Linear's weights [out, in], then bias.");
+  def_buffer(type, "adam_m", &Engine::first_moment, "float32 [P], Adam's first moment, in the order of parameters.");
+  def_buffer(type, "adam_v", &Engine::second_moment, "float32 [P], Adam's second moment, likewise.");
+  def_state(type, "adam_step", &Engine::adam_step, "Optimiser steps made.");
+  def_state(type, "log_ema", &Engine::log_ema, "Moving average of E[exp T], as its logarithm; -inf before the first.");
+  def_state(type, "offset", &Engine::offset, "Counter of steps, which keys the marginal shuffles.");
+  def_state(type, "epoch", &Engine::epoch, "Pass over the rows, which keys their order.");
+  def_state(type, "position", &Engine::position, "Rows of this pass already visited.");
+  type.def_property_readonly("kernel", &PyEngine::kernel, "Name of the kernels in use.");
+  type.def("set_kernel", &PyEngine::set_kernel, py::arg("name"), "Use these kernels.");
+  type.def("train", &PyEngine::train, py::arg("x"), py::arg("y"), py::arg("steps"), py::arg("batch_size"),
+           py::arg("shuffles") = 1, py::arg("learning_rates") = 1e-3,
+           py::arg("betas") = std::pair<double, double>(0.9, 0.999), py::arg("eps") = 1e-8,
+           py::arg("weight_decay") = 0.0, py::arg("decoupled") = false, py::arg("max_grad_norm") = py::none(),
+           py::arg("callback") = py::none(), py::arg("callback_every") = 100, py::arg("threads") = 0,
+           "Make `steps` steps on rows x [n, dx], y [n, dy]; the losses, float64 [steps]. callback(steps made) is "
+           "called every callback_every steps and at the end; if it returns False, the run ends there.");
+  type.def("gradient", &PyEngine::gradient, py::arg("x"), py::arg("y"), py::arg("batch_size"), py::arg("shuffles") = 1,
+           py::arg("threads") = 1, "(loss, gradient [P], new log_ema) of the next step, which is not made.");
+  type.def("score", &PyEngine::score, py::arg("x"), py::arg("y"), "Scores float32 [n] of the pairs (x_i, y_i).");
+}

@@ -1,0 +1,184 @@
+// What a tile does outside its products: the first layer's sums, activations and their derivatives, scores, the weights
+// of the rows, and the way of a gradient back to the rows of x and y.
+//
+// Every hidden row carries a 1 behind its width (a "ones column": the next layer's bias is a column of its weights, and
+// the bias's gradient falls out of the weights') and zeros up to its padded width.
+#pragma once
+
+#include "kernels.h"
+#include "simd.h"
+
+namespace mine_fast::engine {
+namespace {
+
+MINE_FAST_INLINE int64_t hidden_stride(int64_t width) { return padded(width + 1); }
+
+MINE_FAST_INLINE void positive_mask(const float* row, int64_t width, uint64_t* words) {
+  for (int64_t w = 0; w < mask_words(width); ++w) {
+    const int64_t columns = padded(width) - w * 64;
+    uint64_t bits = 0;
+    for (int64_t c = 0; c < 64 && c < columns; c += 8) bits |= positive_bits8(row + w * 64 + c) << c;
+    words[w] = bits;
+  }
+}
+
+// value(c) is the pre-activation of column c.
+template <Activation act, typename Value>
+MINE_FAST_INLINE void activate_row(const Value& value, int64_t width, float slope, float* __restrict hidden,
+                                   float* __restrict derivative, uint64_t* mask) {
+  if constexpr (act == Activation::kRelu) {
+    for (int64_t c = 0; c < padded(width); ++c) hidden[c] = activate<act, float>(value(c), slope);
+  }
+  if (derivative != nullptr) {
+    for (int64_t c = 0; c < padded(width); ++c) {
+      const float v = value(c);
+      if constexpr (act != Activation::kRelu) hidden[c] = activate<act, float>(v, slope);
+      derivative[c] = activation_derivative<act, float>(act == Activation::kRelu ? hidden[c] : v, slope);
+    }
+    for (int64_t c = width; c < hidden_stride(width); ++c) derivative[c] = 0.f;
+  }
+  for (int64_t c = width; c < hidden_stride(width); ++c) hidden[c] = 0.f;
+  if constexpr (act == Activation::kRelu) {
+    if (mask != nullptr) positive_mask(hidden, width, mask);
+  }
+  hidden[width] = 1.f;
+}
+
+void first_layer(const float* x_rows, const float* y_rows, int64_t stride, const int32_t* i, const int32_t* j,
+                 int64_t rows, int64_t width, Activation act, float slope, float* hidden, float* derivative,
+                 uint64_t* masks) {
+  with_activation(static_cast<int64_t>(act), [&](auto kind) {
+    for (int64_t r = 0; r < rows; ++r) {
+      const float* __restrict x = x_rows + i[r] * stride;
+      const float* __restrict y = y_rows + j[r] * stride;
+      activate_row<decltype(kind)::value>([=](int64_t c) { return x[c] + y[c]; }, width, slope, hidden + r * stride,
+                                          derivative ? derivative + r * stride : nullptr,
+                                          masks ? masks + r * mask_words(width) : nullptr);
+    }
+  });
+}
+
+void activate_rows(float* z, int64_t stride, int64_t rows, int64_t width, Activation act, float slope,
+                   float* derivative, uint64_t* masks) {
+  with_activation(static_cast<int64_t>(act), [&](auto kind) {
+    for (int64_t r = 0; r < rows; ++r) {
+      float* row = z + r * stride;
+      activate_row<decltype(kind)::value>([=](int64_t c) { return row[c]; }, width, slope, row,
+                                          derivative ? derivative + r * stride : nullptr,
+                                          masks ? masks + r * mask_words(width) : nullptr);
+    }
+  });
+}
+
+// body(c, gate) for the columns of a row, gate = activation'(pre-activation of c).
+template <typename Body>
+MINE_FAST_INLINE void gated_row(const float* __restrict derivative, const float* __restrict hidden, int64_t width,
+                                const Body& body) {
+  if (derivative != nullptr) {
+    for (int64_t c = 0; c < padded(width); ++c) body(c, [&](float g) { return g * derivative[c]; });
+  } else {
+    for (int64_t c = 0; c < padded(width); ++c) body(c, [&](float g) { return hidden[c] > 0.f ? g : 0.f; });
+  }
+}
+
+void through_activation(float* grad, const float* derivative, const float* hidden, int64_t stride, int64_t rows,
+                        int64_t width) {
+  for (int64_t r = 0; r < rows; ++r) {
+    float* __restrict g = grad + r * stride;
+    gated_row(derivative ? derivative + r * stride : nullptr, hidden + r * stride, width,
+              [=](int64_t c, auto gate) MINE_FAST_INLINE_LAMBDA { g[c] = gate(g[c]); });
+    for (int64_t c = width; c < hidden_stride(width); ++c) g[c] = 0.f;
+  }
+}
+
+void from_output(const float* row_weight, const float* output_weights, const float* derivative, const float* hidden,
+                 float* grad, int64_t stride, int64_t rows, int64_t width) {
+  for (int64_t r = 0; r < rows; ++r) {
+    float* __restrict g = grad + r * stride;
+    const float weight = row_weight[r];
+    const float* __restrict out = output_weights;
+    gated_row(derivative ? derivative + r * stride : nullptr, hidden + r * stride, width,
+              [=](int64_t c, auto gate) MINE_FAST_INLINE_LAMBDA { g[c] = gate(weight * out[c]); });
+    for (int64_t c = width; c < hidden_stride(width); ++c) g[c] = 0.f;
+  }
+}
+
+void first_layer_backward(float* grad, const float* derivative, const float* hidden, int64_t stride, const int32_t* i,
+                          const int32_t* j, int64_t rows, int64_t width, bool set, float* x_grad, float* y_grad) {
+  for (int64_t r = 0; r < rows; ++r) {
+    float* __restrict g = grad + r * stride;
+    for (int64_t c = width; c < padded(width); ++c) g[c] = 0.f;  // or what the bias column left there would be added
+    float* __restrict x = x_grad + i[r] * stride;
+    float* __restrict y = y_grad + j[r] * stride;
+    const float* gates = derivative ? derivative + r * stride : nullptr;
+    if (set) {
+      gated_row(gates, hidden + r * stride, width, [=](int64_t c, auto gate) MINE_FAST_INLINE_LAMBDA {
+        const float v = gate(g[c]);
+        x[c] = v;
+        y[c] = v;
+      });
+    } else {
+      gated_row(gates, hidden + r * stride, width, [=](int64_t c, auto gate) MINE_FAST_INLINE_LAMBDA {
+        const float v = gate(g[c]);
+        x[c] += v;
+        y[c] += v;
+      });
+    }
+  }
+}
+
+// width here counts the ones column, so that the output's bias is one of the weights.
+void scores(const float* hidden, int64_t stride, int64_t rows, int64_t width, const float* weights, float* scores) {
+  for (int64_t r = 0; r < rows; ++r) {
+    const float* row = hidden + r * stride;
+    vec<8> even{}, odd{};
+    int64_t c = 0;
+    for (; c + 16 <= padded(width); c += 16) {
+      even += load<8>(row + c) * load<8>(weights + c);
+      odd += load<8>(row + c + 8) * load<8>(weights + c + 8);
+    }
+    if (c < padded(width)) even += load<8>(row + c) * load<8>(weights + c);
+    scores[r] = sum<8>(even + odd);
+  }
+}
+
+void weighted_sum(const float* hidden, int64_t stride, int64_t rows, int64_t width, const float* row_weight,
+                  float* weighted) {
+  constexpr int kWide = 8;
+  int64_t c = 0;
+  for (; c + kWide * 8 <= padded(width); c += kWide * 8) {
+    vec<8> sums[kWide]{};
+    for (int64_t r = 0; r < rows; ++r)
+      for (int v = 0; v < kWide; ++v) sums[v] += broadcast<8>(row_weight[r]) * load<8>(hidden + r * stride + c + 8 * v);
+    for (int v = 0; v < kWide; ++v) store<8>(weighted + c + 8 * v, load<8>(weighted + c + 8 * v) + sums[v]);
+  }
+  for (; c < padded(width); c += 8) {
+    vec<8> even{}, odd{};
+    int64_t r = 0;
+    for (; r + 2 <= rows; r += 2) {
+      even += broadcast<8>(row_weight[r]) * load<8>(hidden + r * stride + c);
+      odd += broadcast<8>(row_weight[r + 1]) * load<8>(hidden + (r + 1) * stride + c);
+    }
+    if (r < rows) even += broadcast<8>(row_weight[r]) * load<8>(hidden + r * stride + c);
+    store<8>(weighted + c, load<8>(weighted + c) + (even + odd));
+  }
+}
+
+double exponentials(const float* scores, int64_t rows, float reference, float* weights) {
+  for (int64_t r = 0; r < rows; ++r) weights[r] = exp_of(scores[r] - reference);
+  double total = 0;
+  for (int64_t r = 0; r < rows; ++r) total += weights[r];
+  return total;
+}
+
+void transpose(const float* in, int64_t in_row, int64_t rows, int64_t columns, float* out, int64_t out_row) {
+  constexpr int64_t kBlock = 16;  // a block of both sides stays in the first-level cache
+  for (int64_t r0 = 0; r0 < rows; r0 += kBlock) {
+    const int64_t r1 = r0 + kBlock < rows ? r0 + kBlock : rows;
+    for (int64_t c = 0; c < columns; ++c)
+      for (int64_t r = r0; r < r1; ++r) out[c * out_row + r] = in[r * in_row + c];
+  }
+}
+
+}  // namespace
+}  // namespace mine_fast::engine

@@ -1,0 +1,60 @@
+// The critic: Linear layers with an activation after each hidden one, and how its parameters lie in memory.
+//
+// Outside, parameters are one flat array in torch's order: for each Linear its weights [out, in], then its bias [out].
+// Inside, they are one array of padded matrices (rows on multiples of 8 floats, pads 0), so that Adam is one loop and
+// the kernels need no tails:
+//   first layer   [dx + 1 + dy, stride]  transposed: the x rows, the bias, the y rows
+//   later layers  [out, in_stride]       the bias is the column behind the last input, where hidden rows have a 1
+//   output        [in_stride]            likewise
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "../activation.h"
+
+namespace mine_fast::engine {
+
+struct HiddenLayer {
+  int64_t in;         // inputs (first layer: dx + dy)
+  int64_t width;      // outputs
+  int64_t in_stride;  // floats of a row of inputs with its ones column (0 for the first layer)
+  int64_t stride;     // floats of a row of outputs with its ones column
+  Activation activation;
+  float slope;
+  float noise;         // standard deviation added after the activation while training
+  int64_t parameters;  // where its padded matrix begins
+  int64_t transposed;  // where its copy [in + 1, stride] begins in the forward weights (later layers)
+
+  // Of such a layer the zeros are known exactly: its masks stand for its derivative, and make its outputs sparse.
+  bool has_masks() const { return activation == Activation::kRelu && noise == 0.f; }
+};
+
+struct Network {
+  Network(int64_t x_width, int64_t y_width, const std::vector<int64_t>& hidden, const std::vector<int64_t>& activations,
+          const std::vector<float>& slopes, const std::vector<float>& noise);
+
+  int64_t x_width, y_width;
+  std::vector<HiddenLayer> layers;
+  int64_t output;      // where the output's weights begin
+  int64_t size;        // floats of the padded parameters
+  int64_t flat_size;   // parameters
+  int64_t transposed;  // floats of the forward weights
+  int64_t max_stride;
+
+  const HiddenLayer& last() const { return layers.back(); }
+  const float* x_weights(const float* padded) const { return padded; }  // [dx + 1, stride], the bias last
+  const float* y_weights(const float* padded) const { return padded + (x_width + 1) * layers[0].stride; }
+
+  void from_flat(const float* flat, float* padded) const;
+  void to_flat(const float* padded, float* flat) const;
+
+  int64_t multiply_adds_per_pair() const;
+
+ private:
+  // Calls body(flat index, padded index) for every parameter.
+  template <typename Body>
+  void for_each_parameter(Body&& body) const;
+};
+
+}  // namespace mine_fast::engine

@@ -1,0 +1,248 @@
+"""Runs of many steps: the same parameters as torch, states that continue bit for bit, and ways to end early."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+from conftest import relative_error
+
+STATE = ("parameters", "adam_m", "adam_v", "adam_step", "log_ema", "offset", "epoch", "position")
+
+
+def state_of(engine):
+    return {name: getattr(engine, name) for name in STATE}
+
+
+def assert_same_state(found, wanted):
+    for name in STATE:
+        np.testing.assert_array_equal(found[name], wanted[name], err_msg=name)
+
+
+OPTIMIZERS = {
+    "adam": (dict(), lambda p, lr: torch.optim.Adam(p, lr=lr)),
+    "adam-l2": (dict(weight_decay=0.1), lambda p, lr: torch.optim.Adam(p, lr=lr, weight_decay=0.1)),
+    "adamw": (
+        dict(weight_decay=0.3, decoupled=True, betas=(0.8, 0.95), eps=1e-5),
+        lambda p, lr: torch.optim.AdamW(p, lr=lr, weight_decay=0.3, betas=(0.8, 0.95), eps=1e-5),
+    ),
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        dict(hidden=(100, 100), x_width=1, y_width=1),
+        dict(hidden=(100, 33, 20), activation=1, loss=1),
+        dict(hidden=(20,), activation=2, loss=2),
+        dict(hidden=(129, 7), activation=6, x_width=7),
+        dict(hidden=(17, 9), activation=3, noise=0.2),
+    ],
+    ids=str,
+)
+def test_a_hundred_steps_end_where_torch_ends(case, optimizer, settings):
+    options, make = OPTIMIZERS[optimizer]
+    made = case(rows=130, **settings)
+    norm = 0.05 if optimizer == "adamw" else None
+    reference = make(made.torch.leaves, 1e-3)
+    wanted = made.torch.train(made.x, made.y, 100, 41, 2, reference, norm)
+    found = made.engine.train(*made.arrays, 100, 41, 2, 1e-3, max_grad_norm=norm, **options)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+    assert relative_error(made.engine.parameters, made.torch.flat()) < 1e-4
+    moments = [reference.state[p] for p in made.torch.leaves]
+    for name, key in (("adam_m", "exp_avg"), ("adam_v", "exp_avg_sq")):
+        flat = torch.cat([m[key].flatten() for m in moments]).numpy()
+        assert relative_error(getattr(made.engine, name), flat) < 2e-3
+    assert made.engine.adam_step == 100
+    assert made.engine.offset == 100
+    assert (made.engine.epoch, made.engine.position) == (made.torch.epoch, made.torch.position)
+    if made.torch.loss == 0:
+        assert made.engine.log_ema == pytest.approx(float(made.torch.log_ema), rel=1e-4, abs=1e-5)
+
+
+def test_a_rate_for_each_step(case):
+    rates = np.linspace(1e-3, 1e-2, 20)
+    made = case()
+    reference = torch.optim.Adam(made.torch.leaves, lr=1.0)
+    for rate in rates:
+        reference.param_groups[0]["lr"] = rate
+        made.torch.train(made.x, made.y, 1, 32, 1, reference)
+    made.engine.train(*made.arrays, 20, 32, 1, rates)
+    assert relative_error(made.engine.parameters, made.torch.flat()) < 1e-4
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_run_continues_bit_for_bit(case, threads):
+    whole, parts = case(rows=300, hidden=(40, 30)), case(rows=300, hidden=(40, 30))
+    losses = whole.engine.train(*whole.arrays, 30, 70, 2, 1e-2, threads=threads)
+    first = parts.engine.train(*parts.arrays, 11, 70, 2, 1e-2, threads=threads)
+    other = case(rows=300, hidden=(40, 30))
+    for name, value in state_of(parts.engine).items():
+        setattr(other.engine, name, value)
+    second = other.engine.train(*other.arrays, 19, 70, 2, 1e-2, threads=threads)
+    np.testing.assert_array_equal(losses, np.concatenate([first, second]))
+    assert_same_state(state_of(other.engine), state_of(whole.engine))
+
+
+@pytest.mark.parametrize(
+    "settings", [dict(), dict(hidden=(130, 64, 9)), dict(activation=6), dict(x_width=1, y_width=1)], ids=str
+)
+def test_parameters_come_back_as_they_went_in(case, settings):
+    made = case(**settings)
+    np.testing.assert_array_equal(made.engine.parameters, made.parameters)
+
+
+def test_kernels_agree(case, engine_module):
+    ends = []
+    for kernel in engine_module.available_kernels():
+        made = case(rows=200, hidden=(100, 100, 30))
+        made.engine.set_kernel(kernel)
+        made.engine.train(*made.arrays, 50, 64, 2, 1e-3)
+        assert made.engine.kernel == kernel
+        ends.append(made.engine.parameters)
+    for end in ends[1:]:
+        assert relative_error(end, ends[0]) < 1e-4
+
+
+def test_the_callback_sees_the_state_and_can_end_the_run(case):
+    made, seen = case(), []
+
+    def callback(step):
+        seen.append((step, made.engine.offset))
+        return step < 15
+
+    losses = made.engine.train(*made.arrays, 100, 32, 1, 1e-3, callback=callback, callback_every=5)
+    assert seen == [(5, 5), (10, 10), (15, 15)]
+    assert losses.shape == (15,)
+
+
+def test_what_the_callback_changes_counts(case):
+    made, other = case(), case()
+
+    def callback(step):
+        made.engine.parameters = other.parameters
+
+    made.engine.train(*made.arrays, 10, 32, 1, 1e-3, callback=callback, callback_every=10)
+    np.testing.assert_array_equal(made.engine.parameters, other.parameters)
+
+
+def test_an_error_in_the_callback_keeps_the_last_step(case):
+    made, plain = case(), case()
+
+    def callback(step):
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        made.engine.train(*made.arrays, 100, 32, 1, 1e-3, callback=callback, callback_every=7)
+    plain.engine.train(*plain.arrays, 7, 32, 1, 1e-3)
+    assert_same_state(state_of(made.engine), state_of(plain.engine))
+    made.engine.train(*made.arrays, 1, 32)
+
+
+def test_divergence_keeps_the_step_before(case, engine_module):
+    made = case()
+    made.engine.train(*made.arrays, 5, 32, 1, 1e-3)
+    before = state_of(made.engine)
+    made.x[:] = float("nan")
+    with pytest.raises(engine_module.DivergenceError, match="the loss became"):
+        made.engine.train(*made.arrays, 5, 32, 1, 1e-3)
+    assert_same_state(state_of(made.engine), before)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("shuffles", [1, 3000])
+def test_ctrl_c_stops_within_a_fifth_of_a_second(case, threads, shuffles):
+    made = case(rows=2048, hidden=(64, 64))
+    sent = []
+
+    def interrupt():
+        time.sleep(0.3)
+        sent.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        made.engine.train(*made.arrays, 10**6, 2048, shuffles, 1e-3, threads=threads)
+    stopped = time.monotonic()
+    thread.join()
+    assert stopped - sent[0] < 1.0  # 0.05 on an idle machine
+    assert made.engine.offset == made.engine.adam_step
+    assert np.isfinite(made.engine.parameters).all()
+
+
+def test_other_threads_run_meanwhile_and_cannot_touch_the_engine(case):
+    made = case(rows=500, hidden=(50, 50))
+    errors, started = [], threading.Event()
+
+    def look():
+        started.wait()
+        time.sleep(0.02)
+        try:
+            _ = made.engine.parameters
+        except RuntimeError as error:
+            errors.append(str(error))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    started.set()
+    made.engine.train(*made.arrays, 1500, 500, 1, 1e-4)
+    thread.join()
+    assert errors == ["this engine is computing in another thread"]
+
+
+BAD = [
+    (dict(x=np.zeros((5, 2))), TypeError, "x must be float32"),
+    (dict(x=[[1.0, 2.0]]), TypeError, "x must be a numpy array"),
+    (dict(x=np.zeros((97, 4), np.float32)), ValueError, r"x must be \[n, 2\], got an array of float32 \[97, 4\]"),
+    (dict(x=np.zeros((96, 2), np.float32)), ValueError, "as many rows, got 96 and 97"),
+    (dict(batch_size=1), ValueError, "batch_size must be at least 2"),
+    (dict(shuffles=0), ValueError, "shuffles must be at least 1"),
+    (dict(steps=-1), ValueError, "steps must not be negative"),
+    (dict(learning_rates=np.zeros(3)), ValueError, "learning_rates must be a number or an array"),
+    (dict(betas=(1.0, 0.9)), ValueError, "betas must be in"),
+    (dict(max_grad_norm=0.0), ValueError, "max_grad_norm must be positive"),
+]
+
+
+@pytest.mark.parametrize(("change", "error", "message"), BAD, ids=lambda v: str(v)[:40])
+def test_bad_arguments_are_named(case, change, error, message):
+    made = case()
+    x, y = made.arrays
+    arguments = dict(x=x, y=y, steps=2, batch_size=32) | change
+    with pytest.raises(error, match=message):
+        made.engine.train(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(hidden=[]), "at least one hidden layer"),
+        (dict(hidden=[0, 3]), "at least 1, got 0"),
+        (dict(activations=[1]), "one entry for each"),
+        (dict(activations=[1, 99]), "unknown activation code 99"),
+        (dict(noise=[0.0, -1.0]), "noise must not be negative"),
+        (dict(loss=3), "loss must be"),
+        (dict(alpha=0.0), "alpha must be"),
+        (dict(x_width=0), "x_width and y_width must be at least 1"),
+    ],
+    ids=str,
+)
+def test_bad_settings_are_named(engine_module, change, message):
+    settings = dict(
+        x_width=1, y_width=1, hidden=[4, 3], activations=[1, 1], slopes=[0.0] * 2, noise=[0.0] * 2, loss=0, alpha=0.1,
+        seed=0,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=message):
+        engine_module.Engine(**(settings | change))
+
+
+def test_unknown_kernel_is_named(case):
+    with pytest.raises(ValueError, match=r"kernel must be one of .*portable, got 'sse9'"):
+        case().engine.set_kernel("sse9")
