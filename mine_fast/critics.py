@@ -8,8 +8,8 @@ call on all pairs; anything else (batch normalisation, a function) is called for
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -32,6 +32,15 @@ _ACTIVATIONS: dict[type[nn.Module], Callable[..., tuple[str, float]]] = {
 
 #: Modules that map every row on its own and draw nothing, so that one call on more rows changes no score.
 _ROW_WISE = (nn.Linear, nn.Identity, nn.LayerNorm, nn.Sigmoid, nn.Softplus, nn.Flatten, *_ACTIVATIONS)
+
+
+def activation_code(module: object) -> tuple[int, float] | None:
+    """The code (position in `ops.ACTIVATIONS`) and slope of an activation module, or None if it is no such module."""
+    describe = _ACTIVATIONS.get(type(module))  # type: ignore[arg-type]
+    if describe is None:
+        return None
+    name, slope = describe(module)
+    return ops.ACTIVATIONS.index(name), slope
 
 
 class MLPCritic(nn.Module):
@@ -57,19 +66,22 @@ class MLPCritic(nn.Module):
         self.y_inputs = QuantileInputs()
         self.layers = nn.Sequential()
 
-    def prepare(self, x: Tensor, y: Tensor) -> MLPCritic:
-        """Learn the inputs from training rows x [N, dx], y [N, dy] and make the network for them."""
+    def prepare(self, x: Tensor, y: Tensor, generator: torch.Generator | None = None) -> MLPCritic:
+        """Learn the inputs from training rows x [N, dx], y [N, dy] and make the network for them.
+
+        The weights are drawn from `generator`, on the CPU; None is torch's global one.
+        """
         self.x_inputs.fit(x)
         self.y_inputs.fit(y)
-        self._make_layers(self.x_inputs.width + self.y_inputs.width)
+        self._make_layers(self.x_inputs.width + self.y_inputs.width, generator)
         return self.to(x.device)
 
-    def _make_layers(self, features: int) -> None:
+    def _make_layers(self, features: int, generator: torch.Generator | None = None) -> None:
         widths = [features, *self.hidden]
         layers: list[nn.Module] = []
-        for fan_in, fan_out in itertools.pairwise(widths):
-            layers += [nn.Linear(fan_in, fan_out), self.activation()]
-        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], 1))
+        for fan_in, fan_out in pairwise(widths):
+            layers += [_linear(fan_in, fan_out, generator), self.activation()]
+        self.layers = nn.Sequential(*layers, _linear(widths[-1], 1, generator))
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
         """As of every module; a critic that was not prepared takes its size from the state."""
@@ -86,6 +98,15 @@ class MLPCritic(nn.Module):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Scores [N, 1] of the pairs (x_i, y_i)."""
         return self.layers(torch.cat(self.features(x, y), 1))
+
+
+def _linear(fan_in: int, fan_out: int, generator: torch.Generator | None) -> nn.Linear:
+    """A Linear layer with torch's own initial distribution, uniform within 1 / sqrt(fan_in), from a generator."""
+    layer = nn.utils.skip_init(nn.Linear, fan_in, fan_out)
+    bound = fan_in**-0.5
+    nn.init.uniform_(layer.weight, -bound, bound, generator)
+    nn.init.uniform_(layer.bias, -bound, bound, generator)
+    return layer
 
 
 def critic_layers(critic: object, method: str | None) -> nn.Sequential | None:
@@ -138,6 +159,15 @@ def _explaining(
         raise
 
 
+def check_width(first: nn.Linear, x_width: int, y_width: int) -> None:
+    """Refuse rows that the first layer of a critic on concatenated rows cannot read."""
+    if first.in_features != x_width + y_width:
+        raise ValueError(
+            f"T does not fit the data: its first layer reads {first.in_features} columns, "
+            f"x and y have {x_width} + {y_width}"
+        )
+
+
 def _described(rows: Tensor) -> str:
     return f"{list(rows.shape)} {rows.dtype} on {rows.device}"
 
@@ -181,11 +211,7 @@ def _paired_scores(
     first = layers[0]
     if not isinstance(first, nn.Linear):
         return _one_score_per_row(layers(ops.pair(x, y, key, shuffles)), (1 + shuffles) * rows)
-    if first.in_features != x.shape[1] + y.shape[1]:
-        raise ValueError(
-            f"T does not fit the data: its first layer reads {first.in_features} columns, "
-            f"x and y have {x.shape[1]} + {y.shape[1]}"
-        )
+    check_width(first, x.shape[1], y.shape[1])
     if first.weight.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
         raise TypeError(f"T does not fit the data: its parameters are {first.weight.dtype}, x is {x.dtype}")
     activation, slope, rest = "identity", 0.0, 1

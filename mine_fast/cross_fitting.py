@@ -108,33 +108,34 @@ def _fit_fold(
     share = round(settings.validation_fraction * others.numel())
     count = min(max(2, share), MAX_VALIDATION_ROWS, others.numel() - 2)
     validation, train = others[:count], others[count:]
-    with _seeded(seed):
-        critic, network, method, transform = _fold_critic(mine, source, train, device)
-        fold_source = source.map(transform)
-        loss = type(mine)(network, mine.loss, mine.alpha, method, shuffles=settings.shuffles, seed=seed)
-        loss.to(next(network.parameters()).device)
+    critic, network, method, transform = _fold_critic(mine, source, train, seed, device)
+    fold_source = source.map(transform)
+    loss = type(mine)(network, mine.loss, mine.alpha, method, shuffles=settings.shuffles, seed=seed)
+    loss.to(next(network.parameters()).device)
 
-        def score(x: Tensor, y: Tensor) -> Tensor:
-            return call_critic(network, method, x, y)
+    def score(x: Tensor, y: Tensor) -> Tensor:
+        return call_critic(network, method, x, y)
 
-        # A million pairs settle the marginal term; fewer than 20 shuffles leave it noisy, 199 resolve p = 0.005.
-        shuffles = settings.evaluation_shuffles or min(199, max(20, 1_000_000 // len(source)))
-        parameters = sum(p.numel() for p in network.parameters())
-        with fitting_threads(parameters, (1 + settings.shuffles) * settings.batch_size):
-            history = train_critic(loss, score, fold_source, train, validation, settings, seed, report)
-            return critic, history, held_out_scores(score, fold_source, held_out, seed, shuffles)
+    # A million pairs settle the marginal term; fewer than 20 shuffles leave it noisy, 199 resolve p = 0.005.
+    shuffles = settings.evaluation_shuffles or min(199, max(20, 1_000_000 // len(source)))
+    parameters = sum(p.numel() for p in network.parameters())
+    # The default critic draws nothing from torch's global generator: several threads may estimate at once.
+    seeded = contextlib.nullcontext() if isinstance(critic, MLPCritic) else _seeded(seed)
+    with seeded, fitting_threads(parameters, (1 + settings.shuffles) * settings.batch_size):
+        history = train_critic(loss, score, fold_source, train, validation, settings, seed, report)
+        return critic, history, held_out_scores(score, fold_source, held_out, seed, shuffles)
 
 
 @contextlib.contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Seed torch's global generators (initialisation, dropout) within, and give back the caller's afterwards."""
+    """Seed torch's global generators (dropout) within, and give back the caller's afterwards."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
 
 
 def _fold_critic(
-    mine: MINE, source: PairSource, train: Tensor, device: torch.device | str | None
+    mine: MINE, source: PairSource, train: Tensor, seed: int, device: torch.device | str | None
 ) -> tuple[nn.Module, nn.Module, str | None, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]]:
     """A fold's critic, the network in it that trains, how that is called, and what maps rows to what it reads.
 
@@ -144,7 +145,8 @@ def _fold_critic(
     if mine.T is None or isinstance(mine.T, MLPCritic):
         default = MLPCritic() if mine.T is None else copy.deepcopy(mine.T)
         if not len(default.layers):
-            default.prepare(*source.rows(train[: QuantileInputs.max_rows]))
+            x, y = source.rows(train[: QuantileInputs.max_rows])
+            default.prepare(x, y, torch.Generator().manual_seed(seed))
         default.to(device or source.device)
         return default, default.layers, "concat", lambda x, y: default.features(*_moved(x, y, device))
     if not isinstance(mine.T, nn.Module) or next(mine.T.parameters(), None) is None:

@@ -13,11 +13,16 @@ from mine_fast import ops
 from mine_fast.critics import MLPCritic, call_critic, paired_scores
 from mine_fast.cross_fitting import Progress, cross_fit
 from mine_fast.data import as_pair, pair_source
+from mine_fast.native import EngineCritic, allowed_threads, as_rows, critic_obstacle, optimizer_obstacle, use_engine
 from mine_fast.ops.dv import dv_term
 from mine_fast.result import MIResult
-from mine_fast.training import DivergenceError, epoch_batches, fitting_threads
+from mine_fast.steps import epoch_batches
+from mine_fast.training import DivergenceError, fitting_threads
 
 __all__ = ["MINE", "estimate"]
+
+
+_LOWER_RATE = "lower the learning rate of opt"
 
 
 class MINE(nn.Module):
@@ -182,6 +187,8 @@ class MINE(nn.Module):
         iters: int = 100,
         batch_size: int = 500,
         opt: torch.optim.Optimizer | None = None,
+        *,
+        engine: str = "auto",
     ) -> Tensor:
         """Train T on all the data and return the bound on that same data, as mine-pytorch's `optimize` does.
 
@@ -193,6 +200,8 @@ class MINE(nn.Module):
             iters: passes over the data.
             batch_size: rows per step (N if that is smaller); the rows that fill no batch wait for the next pass.
             opt: optimiser over `parameters()`; None is Adam with a rate of 1e-4, as in mine-pytorch.
+            engine: "auto": the native engine where it can stand in for T and opt, whose state it then hands back;
+                "native" or "torch" insist.
 
         Returns:
             0-d tensor in nats.
@@ -224,22 +233,55 @@ class MINE(nn.Module):
             self.T = MLPCritic().prepare(x, y)
         if opt is None:
             opt = torch.optim.Adam(self.parameters(), lr=1e-4)
-        batches = epoch_batches(torch.arange(x.shape[0]), batch_size, int(self.shuffle_key[0]))
-        steps_per_pass = max(1, x.shape[0] // batch_size)
+        obstacle = critic_obstacle(self.T, self.method)
+        if obstacle is None:
+            assert isinstance(self.T, nn.Sequential)
+            obstacle = optimizer_obstacle(opt, self.T)
+        steps = iters * max(1, x.shape[0] // batch_size)
         parameters = sum(p.numel() for p in self.parameters())
         with fitting_threads(parameters, (1 + self.shuffles) * min(batch_size, x.shape[0])):
-            for _ in range(iters):
-                for _ in range(steps_per_pass):
-                    index = next(batches).to(x.device)
-                    opt.zero_grad()
-                    loss = self(x[index], y[index])
-                    loss.backward()
-                    opt.step()
-                if not torch.isfinite(loss):
-                    raise DivergenceError(
-                        f"training diverged: the loss is {loss.item():g}; lower the learning rate of opt"
-                    )
+            if use_engine(engine, obstacle):
+                self._optimize_natively(x, y, steps, batch_size, opt)
+            else:
+                self._optimize_in_torch(x, y, steps, batch_size, opt)
         return self.mi(x, y)
+
+    def _optimize_in_torch(self, x: Tensor, y: Tensor, steps: int, batch_size: int, opt: torch.optim.Optimizer) -> None:
+        batches = epoch_batches(torch.arange(x.shape[0]), batch_size, int(self.shuffle_key[0]))
+        for step in range(1, steps + 1):
+            index = next(batches).to(x.device)
+            opt.zero_grad()
+            loss = self(x[index], y[index])
+            loss.backward()
+            opt.step()
+            if (step % 100 == 0 or step == steps) and not torch.isfinite(loss):  # each look waits for the device
+                raise DivergenceError(f"training diverged by step {step}: the loss is {loss.item():g}; {_LOWER_RATE}")
+
+    def _optimize_natively(self, x: Tensor, y: Tensor, steps: int, batch_size: int, opt: torch.optim.Optimizer) -> None:
+        assert isinstance(self.T, nn.Sequential)
+        group = opt.param_groups[0]
+        critic = EngineCritic(self.T, x.shape[1], y.shape[1], self)
+        critic.read_optimizer(opt)
+        try:
+            critic.engine.train(
+                as_rows(x),
+                as_rows(y),
+                steps=steps,
+                batch_size=batch_size,
+                shuffles=self.shuffles,
+                learning_rates=group["lr"],
+                betas=tuple(group["betas"]),
+                eps=group["eps"],
+                weight_decay=group["weight_decay"],
+                decoupled=isinstance(opt, torch.optim.AdamW),
+                threads=allowed_threads(),
+            )
+        except critic.divergence as error:
+            raise DivergenceError(f"training diverged: {error}; {_LOWER_RATE}") from error
+        finally:  # an interrupted run keeps the steps that it made
+            critic.write_parameters()
+            critic.write_loss_state()
+            critic.write_optimizer(opt)
 
     @property
     def _takes_nd(self) -> bool:

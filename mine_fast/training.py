@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mine_fast import ops
-from mine_fast.data import PairSource
+from mine_fast.data import ArraySource, PairSource
 from mine_fast.evaluation import held_out_scores
-from mine_fast.reference import PASS_STREAM, bijection
+from mine_fast.native import critic_obstacle, use_engine
+from mine_fast.steps import NativeSteps, Steps, TorchSteps
+
+if TYPE_CHECKING:
+    from mine_fast.estimator import MINE
 
 __all__ = ["DivergenceError", "FoldHistory", "TrainingSettings", "train_critic"]
 
@@ -40,6 +43,8 @@ class TrainingSettings:
         validation_fraction: share of a fold's training rows that choose the step and train nothing.
         folds: K of the cross-fitting: K critics, each evaluated on the K-th of the rows that it never saw.
         evaluation_shuffles: derangements of the held-out rows; None: as many as give about 10^6 pairs, 20 to 199.
+        engine: "auto" trains by the native engine where it can (see `mine_fast.native`) and by torch elsewhere;
+            "native" or "torch" insist.
     """
 
     steps: int = 600
@@ -53,8 +58,10 @@ class TrainingSettings:
     validation_fraction: float = 0.2
     folds: int = 4
     evaluation_shuffles: int | None = None
+    engine: str = "auto"
 
     def __post_init__(self) -> None:
+        use_engine("auto" if self.engine == "native" else self.engine, None)
         for name, least in (("steps", 1), ("batch_size", 2), ("shuffles", 1), ("evaluate_every", 1), ("folds", 2)):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool):
@@ -105,57 +112,8 @@ def fitting_threads(parameters: int, rows: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def epoch_batches(rows: Tensor, batch_size: int, seed: int) -> Iterator[Tensor]:
-    """Endless batches of row indices, from the same bijections as the marginal shuffle.
-
-    Every pass visits the rows in a new order; those that fill no batch wait for the next pass.
-
-    Args:
-        rows: int64 [N], on the CPU.
-        batch_size: N if that is smaller.
-        seed: names the orders.
-    """
-    size = min(batch_size, rows.numel())
-    for epoch in itertools.count():
-        order = rows[bijection(ops.shuffle_key(seed, epoch), PASS_STREAM, rows.numel())]
-        yield from order.split(size)[: rows.numel() // size]
-
-
-class _AveragedWeights:
-    """Moving average of a module's parameters, with the usual correction for its start."""
-
-    def __init__(self, parameters: list[nn.Parameter], decay: float) -> None:
-        self.parameters = parameters
-        self.decay = decay
-        self.updates = 0
-        self.average = [p.detach().clone() for p in parameters]
-
-    @torch.no_grad()
-    def update(self) -> None:
-        self.updates += 1
-        # Until 1 / (1 - decay) updates have been seen, all count alike.
-        weight = max(1 - self.decay, 1 / self.updates)
-        torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], weight)
-
-    @torch.no_grad()
-    def swap(self) -> None:
-        for parameter, average in zip(self.parameters, self.average, strict=True):
-            kept = parameter.detach().clone()
-            parameter.copy_(average)
-            average.copy_(kept)
-
-
-def learning_rate_at(step: int, settings: TrainingSettings) -> float:
-    """The rate of a step, counted from 0."""
-    warm_up = max(1, settings.steps // 10)
-    if step < warm_up:
-        return settings.learning_rate * (step + 1) / warm_up
-    progress = (step - warm_up) / max(1, settings.steps - warm_up)
-    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
-
-
 def train_critic(
-    mine: nn.Module,
+    mine: MINE,
     score: Callable[[Tensor, Tensor], Tensor],
     source: PairSource,
     train_rows: Tensor,
@@ -179,35 +137,29 @@ def train_critic(
     Raises:
         DivergenceError: the loss of a batch or the validation bound is not finite.
     """
-    parameters = [p for p in mine.parameters() if p.requires_grad]
-    if not parameters:
+    if not any(p.requires_grad for p in mine.parameters()):
         raise ValueError("T has no trainable parameters")
-    fused = all(p.device.type in ("cpu", "cuda") for p in parameters)
-    optimizer = torch.optim.AdamW(
-        parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=fused
-    )
-    averaged = _AveragedWeights(parameters, settings.averaging)
-    batches = epoch_batches(train_rows, settings.batch_size, seed)
+    obstacle = critic_obstacle(mine.T, mine.method)
+    if obstacle is None and not isinstance(source, ArraySource):
+        obstacle = "the rows are fetched from a dataset, not held in memory"
+    make = NativeSteps if use_engine(settings.engine, obstacle) else TorchSteps
+    steps: Steps = make(mine, source, train_rows, settings, seed)
     history = FoldHistory()
     best_bound, best_state = -math.inf, copy.deepcopy(mine.state_dict())
-    losses: list[Tensor] = []
 
-    def validate(step: int) -> None:
+    def validate(step: int, train: float) -> None:
         nonlocal best_bound, best_state
-        averaged.swap()
-        mine.eval()
-        bound = held_out_scores(score, source, validation_rows, seed, shuffles=8).dv_bound()
-        train = -float(torch.stack(losses).mean()) if losses else 0.0
-        losses.clear()
-        if not (math.isfinite(bound) and math.isfinite(train)):
-            raise DivergenceError(
-                f"training diverged before step {step}: the bound is {train:g} on the batches and {bound:g} on the "
-                f"validation rows; lower learning_rate (now {settings.learning_rate:g}) or scale the inputs"
-            )
-        if bound > best_bound:
-            best_bound, best_state = bound, copy.deepcopy(mine.state_dict())
-        averaged.swap()
-        mine.train()
+        with steps.averaged():
+            mine.eval()
+            bound = held_out_scores(score, source, validation_rows, seed, shuffles=8).dv_bound()
+            if not (math.isfinite(bound) and math.isfinite(train)):
+                raise DivergenceError(
+                    f"training diverged before step {step}: the bound is {train:g} on the batches and {bound:g} on "
+                    f"the validation rows; lower learning_rate (now {settings.learning_rate:g}) or scale the inputs"
+                )
+            if bound > best_bound:
+                best_bound, best_state = bound, copy.deepcopy(mine.state_dict())
+            mine.train()
         history.steps.append(step)
         history.train.append(train)
         history.validation.append(bound)
@@ -215,19 +167,11 @@ def train_critic(
             progress(step, bound)
 
     mine.train()
-    validate(0)
-    for step in range(settings.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate_at(step, settings)
-        optimizer.zero_grad(set_to_none=True)
-        loss = mine(*source.rows(next(batches)))
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm, foreach=True)
-        optimizer.step()
-        averaged.update()
-        losses.append(loss.detach())
-        if (step + 1) % settings.evaluate_every == 0 or step + 1 == settings.steps:
-            validate(step + 1)
+    validate(0, 0.0)
+    for start in range(0, settings.steps, settings.evaluate_every):
+        count = min(settings.evaluate_every, settings.steps - start)
+        loss = steps.advance(count)
+        validate(start + count, -loss)
     mine.load_state_dict(best_state)
     mine.eval()
     return history

@@ -1,0 +1,183 @@
+"""The native training engine (csrc/engine): which critics it trains, and the way there and back.
+
+It trains stacks of Linear layers with an activation between them, in float32 on the CPU, by Adam or AdamW. The same
+seed gives the same pairs as the torch path and, to rounding, the same parameters; afterwards they are back in the
+module, and the optimiser's moments in the optimiser, so that a user can go on in torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mine_fast.critics import activation_code, check_width, critic_layers
+from mine_fast.ops import LOSSES
+
+if TYPE_CHECKING:
+    from mine_fast.estimator import MINE
+
+__all__ = ["EngineCritic", "optimizer_obstacle", "use_engine"]
+
+ENGINES = ("auto", "native", "torch")
+
+
+def use_engine(engine: str, obstacle: str | None) -> bool:
+    """Whether to train natively.
+
+    Args:
+        engine: "auto": if nothing is in the way; "native": or it is an error; "torch": never.
+        obstacle: what is in the way, or None.
+
+    Raises:
+        ValueError: an unknown engine, or "native" with an obstacle.
+    """
+    if engine not in ENGINES:
+        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
+    if engine == "native" and obstacle:
+        raise ValueError(f"engine='native' cannot train this: {obstacle}; engine='auto' falls back to torch")
+    return engine != "torch" and obstacle is None
+
+
+def critic_obstacle(critic: object, method: str | None) -> str | None:
+    """Why the engine cannot train a critic, or None."""
+    layers = critic_layers(critic, method)
+    if layers is None:
+        return "T is not a torch.nn.Sequential of Linear layers and activations with method='concat', free of hooks"
+    expect_linear = True
+    for module in layers:
+        if isinstance(module, nn.Linear):
+            if module.bias is None:
+                return "a Linear layer of T has no bias"
+        elif expect_linear or activation_code(module) is None:
+            return f"T has {type(module).__name__} where the engine knows Linear or one activation after it"
+        expect_linear = not isinstance(module, nn.Linear)
+    if len(layers) == 1:
+        return "T has no hidden layer"
+    if not isinstance(layers[-1], nn.Linear) or layers[-1].out_features != 1:
+        return "T does not end in a Linear layer with one output"
+    for parameter in layers.parameters():
+        if parameter.dtype != torch.float32 or parameter.device.type != "cpu":
+            return f"the parameters of T are {parameter.dtype} on {parameter.device}, not float32 on the CPU"
+        if not parameter.requires_grad:
+            return "a parameter of T is frozen"
+    return None
+
+
+def optimizer_obstacle(optimizer: torch.optim.Optimizer, layers: nn.Module) -> str | None:
+    """Why the engine cannot stand in for an optimiser of these layers, or None."""
+    if type(optimizer) not in (torch.optim.Adam, torch.optim.AdamW):
+        return f"opt is {type(optimizer).__name__}, not Adam or AdamW"
+    if len(optimizer.param_groups) != 1:
+        return "opt has several parameter groups"
+    group = optimizer.param_groups[0]
+    if any(group.get(flag) for flag in ("amsgrad", "maximize", "differentiable", "capturable")):
+        return "opt has amsgrad, maximize, differentiable or capturable on"
+    if isinstance(group["lr"], Tensor):
+        return "opt has its learning rate in a tensor"
+    if [id(p) for p in group["params"]] != [id(p) for p in layers.parameters()]:
+        return "opt does not train exactly the parameters of T"
+    hooks = (optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks)
+    return "opt has hooks" if any(hooks) else None
+
+
+class EngineCritic:
+    """An engine that holds a copy of a critic's layers.
+
+    Args:
+        layers: without `critic_obstacle`.
+        x_width: columns of x.
+        y_width: columns of y.
+        mine: the loss module, for its loss, alpha, moving average and shuffle key.
+    """
+
+    def __init__(self, layers: nn.Sequential, x_width: int, y_width: int, mine: MINE) -> None:
+        from mine_fast import _engine
+
+        linear = [module for module in layers if isinstance(module, nn.Linear)]
+        check_width(linear[0], x_width, y_width)
+        codes: list[int] = []
+        slopes: list[float] = []
+        for module, following in zip(layers, [*list(layers)[1:], None], strict=True):
+            if isinstance(module, nn.Linear) and module is not linear[-1]:
+                code, slope = activation_code(following) or (0, 0.0)
+                codes.append(code)
+                slopes.append(slope)
+        seed, offset = (int(v) for v in mine.shuffle_key)
+        self.layers = layers
+        self.mine = mine
+        self.divergence: type[Exception] = _engine.DivergenceError
+        self.engine: Any = _engine.Engine(
+            x_width,
+            y_width,
+            [module.out_features for module in linear[:-1]],
+            codes,
+            slopes,
+            [0.0] * len(codes),
+            LOSSES.index(mine.loss),
+            mine.alpha,
+            seed % 2**64,
+        )
+        self.engine.parameters = self.flat(layers.parameters())
+        self.engine.offset = offset % 2**64
+        self.engine.log_ema = float(mine.log_ema)
+
+    @staticmethod
+    def flat(tensors: Any) -> np.ndarray:
+        """Tensors one after the other, float32 [P]."""
+        return torch.cat([t.detach().reshape(-1) for t in tensors]).numpy()
+
+    def unflatten(self, flat: np.ndarray) -> list[Tensor]:
+        """Views of a flat vector [P] in the shapes of the parameters."""
+        parameters = list(self.layers.parameters())
+        parts = torch.from_numpy(flat).split([p.numel() for p in parameters])
+        return [part.view(p.shape) for part, p in zip(parts, parameters, strict=True)]
+
+    @torch.no_grad()
+    def write_parameters(self, flat: np.ndarray | None = None) -> None:
+        """Put the engine's parameters, or those given, into the layers."""
+        values = self.unflatten(self.engine.parameters if flat is None else flat)
+        for parameter, value in zip(self.layers.parameters(), values, strict=True):
+            parameter.copy_(value)
+
+    @torch.no_grad()
+    def write_loss_state(self) -> None:
+        """Put the moving average and the position in the stream of shuffles into the loss module."""
+        self.mine.log_ema.fill_(self.engine.log_ema)
+        offset = int(self.engine.offset)
+        self.mine.shuffle_key[1] = offset - 2**64 if offset >= 2**63 else offset
+
+    def read_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take over the moments of Adam or AdamW, where it has made steps already."""
+        states = [optimizer.state.get(p) for p in self.layers.parameters()]
+        if all(states):
+            self.engine.adam_m = self.flat(state["exp_avg"] for state in states if state)
+            self.engine.adam_v = self.flat(state["exp_avg_sq"] for state in states if state)
+            self.engine.adam_step = int(states[0]["step"])  # type: ignore[index]
+
+    def write_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        """Hand the moments over, so that `optimizer.step()` goes on from here."""
+        moments = zip(
+            self.layers.parameters(),
+            self.unflatten(self.engine.adam_m),
+            self.unflatten(self.engine.adam_v),
+            strict=True,
+        )
+        for parameter, first, second in moments:
+            optimizer.state[parameter] = {
+                "step": torch.tensor(float(self.engine.adam_step)),
+                "exp_avg": first.clone(),
+                "exp_avg_sq": second.clone(),
+            }
+
+
+def as_rows(samples: Tensor) -> np.ndarray:
+    """Rows for the engine: float32, contiguous, [N, d]."""
+    return samples.detach().float().contiguous().numpy()
+
+
+def allowed_threads() -> int:
+    """What to tell the engine: one thread if torch is set to one, else 0, by the work of a step."""
+    return 1 if torch.get_num_threads() == 1 else 0

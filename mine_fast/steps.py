@@ -1,0 +1,166 @@
+"""Making optimiser steps on a fold, in torch or by the native engine, and keeping the average of the weights."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mine_fast import ops
+from mine_fast.data import PairSource
+from mine_fast.native import EngineCritic, allowed_threads, as_rows
+from mine_fast.reference import PASS_STREAM, bijection
+
+if TYPE_CHECKING:
+    from mine_fast.estimator import MINE
+    from mine_fast.training import TrainingSettings
+
+
+class Steps(Protocol):
+    """What trains a MINE module step by step."""
+
+    def advance(self, count: int) -> float:
+        """Make `count` steps; the mean loss over them."""
+
+    def averaged(self) -> contextlib.AbstractContextManager[None]:
+        """Within, the module holds the averaged weights."""
+
+
+def epoch_batches(rows: Tensor, batch_size: int, seed: int) -> Iterator[Tensor]:
+    """Endless batches of row indices, from the same bijections as the marginal shuffle.
+
+    Every pass visits the rows in a new order; those that fill no batch wait for the next pass.
+
+    Args:
+        rows: int64 [N], on the CPU.
+        batch_size: N if that is smaller.
+        seed: names the orders.
+    """
+    size = min(batch_size, rows.numel())
+    for epoch in itertools.count():
+        order = rows[bijection(ops.shuffle_key(seed, epoch), PASS_STREAM, rows.numel())]
+        yield from order.split(size)[: rows.numel() // size]
+
+
+def learning_rates(settings: TrainingSettings) -> list[float]:
+    """The rate of every step: a linear warm-up over a tenth of them, then a cosine to zero."""
+    warm_up = max(1, settings.steps // 10)
+
+    def rate(step: int) -> float:
+        if step < warm_up:
+            return (step + 1) / warm_up
+        return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, settings.steps - warm_up)))
+
+    return [settings.learning_rate * rate(step) for step in range(settings.steps)]
+
+
+def averaging_weight(decay: float, updates: int) -> float:
+    """The weight of the newest of `updates` values: until 1 / (1 - decay) have been seen, all count alike."""
+    return max(1 - decay, 1 / updates)
+
+
+class TorchSteps:
+    """Steps in torch: any critic, any device."""
+
+    def __init__(
+        self, mine: MINE, source: PairSource, train_rows: Tensor, settings: TrainingSettings, seed: int
+    ) -> None:
+        self.mine = mine
+        self.source = source
+        self.settings = settings
+        self.parameters = [p for p in mine.parameters() if p.requires_grad]
+        fused = all(p.device.type in ("cpu", "cuda") for p in self.parameters)
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=fused
+        )
+        self.batches = epoch_batches(train_rows, settings.batch_size, seed)
+        self.rates = learning_rates(settings)
+        self.average = [p.detach().clone() for p in self.parameters]
+        self.done = 0
+
+    def advance(self, count: int) -> float:
+        """See `Steps`."""
+        losses = []
+        for _ in range(count):
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.rates[self.done]
+            self.optimizer.zero_grad(set_to_none=True)
+            loss = self.mine(*self.source.rows(next(self.batches)))
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm, foreach=True)
+            self.optimizer.step()
+            self.done += 1
+            weight = averaging_weight(self.settings.averaging, self.done)
+            torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], weight)
+            losses.append(loss.detach())
+        return float(torch.stack(losses).mean())
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """See `Steps`."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for parameter, average in zip(self.parameters, self.average, strict=True):
+            kept = parameter.detach().clone()
+            parameter.copy_(average)
+            average.copy_(kept)
+
+
+class NativeSteps:
+    """Steps by the engine, for a stack of layers on rows in memory; the same as `TorchSteps` to rounding."""
+
+    def __init__(
+        self, mine: MINE, source: PairSource, train_rows: Tensor, settings: TrainingSettings, seed: int
+    ) -> None:
+        x, y = source.rows(train_rows)
+        assert isinstance(mine.T, nn.Sequential)
+        self.rows = as_rows(x), as_rows(y)
+        self.critic = EngineCritic(mine.T, x.shape[1], y.shape[1], mine)
+        self.settings = settings
+        self.rates = np.array(learning_rates(settings))
+        self.average = self.critic.engine.parameters
+        self.done = 0
+
+    def advance(self, count: int) -> float:
+        """See `Steps`."""
+        engine = self.critic.engine
+        try:
+            losses = engine.train(
+                *self.rows,
+                steps=count,
+                batch_size=self.settings.batch_size,
+                shuffles=self.settings.shuffles,
+                learning_rates=self.rates[self.done : self.done + count],
+                weight_decay=self.settings.weight_decay,
+                decoupled=True,
+                max_grad_norm=self.settings.max_grad_norm,
+                callback=self._average,
+                callback_every=1,
+                threads=allowed_threads(),
+            )
+        except self.critic.divergence:
+            return math.nan
+        return float(losses.mean())
+
+    def _average(self, _: int) -> None:
+        self.done += 1
+        weight = np.float32(averaging_weight(self.settings.averaging, self.done))
+        self.average += weight * (self.critic.engine.parameters - self.average)
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """See `Steps`. The weights in training are the engine's own, so there is nothing to put back."""
+        self.critic.write_parameters(self.average)
+        yield
