@@ -11,13 +11,12 @@ Contenders, alternately in one run, CPU time on one thread:
 Before anything is timed, the engine's gradient is held to the fp64 one of torch. Reported at initialisation and after
 training (--train-steps), because the share of zeros behind the ReLUs, which the engine makes use of, moves.
 
-    python benchmarks/engine_step.py [--rounds 15] [--kernel avx2] [--sizes 0,1,2,3] [--activation relu]
+    python benchmarks/engine_step.py [--rounds 15] [--kernel avx2] [--sizes 0,1,2,3] [--activation relu] [--write]
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -33,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "engine"))
 
 import baselines
 import build_engine
+import record
 from torch_path import TorchRun
 
 SIZES = [(1, 1, 100, 2, 500), (20, 20, 100, 2, 128), (2, 25, 400, 3, 256), (784, 256, 512, 2, 512)]
@@ -184,7 +184,7 @@ def main() -> None:
     parser.add_argument("--activation", default="relu", choices=sorted(ACTIVATIONS))
     parser.add_argument("--sizes", default="0,1,2,3", help="which of the four")
     parser.add_argument("--quick", action="store_true", help="engine and products only")
-    parser.add_argument("--json", default=None, help="file for one JSON row per size and state")
+    parser.add_argument("--write", action="store_true", help="write results/engine_step.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
     module = build_engine.load()
@@ -195,8 +195,9 @@ def main() -> None:
             ratios = "  ".join(f"/{k[7:]} {v:.3f}" for k, v in row.items() if k.startswith("engine/") and "_" not in k)
             checked = f"(products {row['products_ms']:.3f} ms, gradient error {row['gradient_error']:.1e})"
             print(f"{row['size']} {row['state']:8} engine {row['engine_ms']:.3f} ms  {ratios}  {checked}", flush=True)
-    if options.json:
-        Path(options.json).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    if options.write:
+        about = "CPU ms of a training step by the native engine, one thread, contenders in turn"
+        print(record.write("engine_step", rows, about=about))
 
 
 if __name__ == "__main__":

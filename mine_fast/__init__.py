@@ -14,9 +14,10 @@ from mine_fast._version import __version__
 
 if TYPE_CHECKING:
     from mine_fast.critics import MLPCritic
+    from mine_fast.errors import DivergenceError
     from mine_fast.estimator import MINE, estimate
     from mine_fast.result import Flag, MIResult
-    from mine_fast.training import DivergenceError, TrainingSettings
+    from mine_fast.training import TrainingSettings
 
 __all__ = ["MINE", "DivergenceError", "Flag", "MIResult", "MLPCritic", "TrainingSettings", "__version__", "estimate"]
 
@@ -24,7 +25,7 @@ __all__ = ["MINE", "DivergenceError", "Flag", "MIResult", "MLPCritic", "Training
 # the compiled library does not load.
 _HOMES = {
     "MINE": "estimator",
-    "DivergenceError": "training",
+    "DivergenceError": "errors",
     "Flag": "result",
     "MIResult": "result",
     "MLPCritic": "critics",

@@ -11,7 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["MINIMUM_ROWS", "WANTED", "alike", "as_floating", "as_pair", "as_samples", "check_finite", "describe"]
+__all__ = [
+    "MINIMUM_ROWS",
+    "WANTED",
+    "alike",
+    "as_floating",
+    "as_pair",
+    "as_samples",
+    "cast",
+    "check_finite",
+    "describe",
+]
 
 #: A single row has no other row to be paired with.
 MINIMUM_ROWS = 2
@@ -112,6 +122,18 @@ def _check_one_device(x: Tensor, y: Tensor) -> None:
         )
 
 
+def cast(samples: Tensor, like: Tensor, name: str) -> Tensor:
+    """Finite samples in the dtype and on the device of a critic's parameters.
+
+    Raises:
+        ValueError: values beyond that dtype.
+    """
+    result = samples.to(like)
+    if result.dtype != samples.dtype and not bool(torch.isfinite(result).all()):
+        raise ValueError(f"{name} has values beyond {like.dtype}, the dtype of T's parameters; scale it")
+    return result
+
+
 def describe(value: object) -> str:
     """Say in a few words what an argument was, for error messages."""
     if isinstance(value, Tensor):
@@ -191,6 +213,8 @@ def _from_tensor(value: Tensor, name: str) -> Tensor:
         raise TypeError(f"{name} must be real, got {describe(value)}; stack its .real and .imag as columns")
     if value.layout != torch.strided or value.is_quantized:
         raise TypeError(f"{name} must be a dense tensor, got {describe(value)} with layout {value.layout}")
+    if value.is_inference():
+        value = value.clone()  # to an ordinary tensor, which a backward may save
     if value.dtype in (torch.float32, torch.float64):
         return value.detach()
     return value.detach().to(torch.float32 if value.is_floating_point() else torch.float64)

@@ -134,7 +134,7 @@ def _estimate(options: argparse.Namespace) -> int:
     device = _device(options.device)
 
     import mine_fast
-    from mine_fast.training import DivergenceError
+    from mine_fast.errors import DivergenceError
 
     bar = ProgressBar(sys.stderr) if sys.stderr.isatty() and not options.no_progress else None
     try:

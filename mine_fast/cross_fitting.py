@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mine_fast.arrays import cast
 from mine_fast.critics import MLPCritic, call_critic
 from mine_fast.data import ArraySource, PairSource
 from mine_fast.evaluation import HeldOutScores, held_out_scores, permutation_p_value
@@ -155,7 +156,7 @@ def _fold_critic(
     if device is not None:
         critic.to(device)
     like = next(critic.parameters())
-    return critic, critic, mine.method, lambda x, y: (x.to(like), y.to(like))
+    return critic, critic, mine.method, lambda x, y: (cast(x, like, "x"), cast(y, like, "y"))
 
 
 def _moved(x: Tensor, y: Tensor, device: torch.device | str | None) -> tuple[Tensor, Tensor]:
@@ -208,15 +209,16 @@ def _combine(
     bounds = [fold.dv_bound() for fold in folds]
     mi = sum(fold.rows / rows * bound for fold, bound in zip(folds, bounds, strict=True))
     variance = sum(float((fold.influence() ** 2).sum()) for fold in folds) / rows**2
+    stderr = math.sqrt(variance)
     joint = torch.cat([fold.joint for fold in folds])
     marginal = torch.cat([fold.marginal.flatten() for fold in folds])
     marginal = marginal[:: max(1, marginal.numel() // KEPT_SCORES)]
     return MIResult(
         mi=mi,
-        stderr=math.sqrt(variance),
+        stderr=stderr,
         p_value=permutation_p_value(folds),
         n=rows,
-        flags=(*flags, *_reliability_flags(mi, folds)),
+        flags=(*flags, *_reliability_flags(mi, stderr, folds)),
         history=History(
             steps=[h.steps for h in histories],
             train=[h.train for h in histories],
@@ -231,7 +233,7 @@ def _combine(
     )
 
 
-def _reliability_flags(mi: float, folds: list[HeldOutScores]) -> list[Flag]:
+def _reliability_flags(mi: float, stderr: float, folds: list[HeldOutScores]) -> list[Flag]:
     flags = []
     rows = min(fold.rows for fold in folds)
     certifiable = math.log(rows)
@@ -244,11 +246,19 @@ def _reliability_flags(mi: float, folds: list[HeldOutScores]) -> list[Flag]:
             )
         )
     effective = min(fold.effective_sample_size() for fold in folds)
-    if effective < 30:
+    if effective < min(30, 0.5 * rows):
         flags.append(
             Flag(
                 "few_effective_marginals",
                 f"the marginal term rests on {effective:.0f} effective rows of {rows}: its error is understated",
+            )
+        )
+    if mi < -0.05 and mi < -5 * stderr:
+        flags.append(
+            Flag(
+                "below_zero",
+                "the bound is far below 0: on held-out rows the critic is worse than a constant; scale the inputs, "
+                "lower learning_rate, or give it more rows",
             )
         )
     return flags

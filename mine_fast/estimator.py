@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -10,19 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from mine_fast import ops
+from mine_fast.arrays import cast
+from mine_fast.batches import as_rows, check_batch
 from mine_fast.critics import MLPCritic, call_critic, paired_scores
 from mine_fast.cross_fitting import Progress, cross_fit
 from mine_fast.data import as_pair, pair_source
-from mine_fast.native import EngineCritic, allowed_threads, as_rows, critic_obstacle, optimizer_obstacle, use_engine
+from mine_fast.errors import DivergenceError
+from mine_fast.native import critic_obstacle, optimizer_obstacle, use_engine
 from mine_fast.ops.dv import dv_term
 from mine_fast.result import MIResult
-from mine_fast.steps import epoch_batches
-from mine_fast.training import DivergenceError, fitting_threads
+from mine_fast.steps import optimize_in_torch, optimize_natively
+from mine_fast.training import fitting_threads, ordinary_autograd
 
 __all__ = ["MINE", "estimate"]
-
-
-_LOWER_RATE = "lower the learning rate of opt"
 
 
 class MINE(nn.Module):
@@ -56,6 +57,11 @@ class MINE(nn.Module):
     >>> loss.backward()
     """
 
+    T: Any
+    loss: str
+    alpha: float
+    method: str | None
+    shuffles: int
     log_ema: Tensor
     shuffle_key: Tensor
     _evaluation_shuffle: Tensor
@@ -77,11 +83,11 @@ class MINE(nn.Module):
             raise ValueError(f"loss must be one of {', '.join(ops.LOSSES)}, got {loss!r}")
         if method not in (None, "concat"):
             raise ValueError(f"method must be None or 'concat', got {method!r}")
-        if isinstance(alpha, bool) or not isinstance(alpha, int | float):
+        if isinstance(alpha, bool) or not isinstance(alpha, numbers.Real):
             raise TypeError(f"alpha must be a number in (0, 1], got {type(alpha).__name__} {alpha!r}")
         if not 0 < alpha <= 1:
             raise ValueError(f"alpha must be in (0, 1], got {alpha}")
-        if isinstance(shuffles, bool) or not isinstance(shuffles, int):
+        if isinstance(shuffles, bool) or not isinstance(shuffles, numbers.Integral):
             raise TypeError(f"shuffles must be an int, got {type(shuffles).__name__} {shuffles!r}")
         if shuffles < 1:
             raise ValueError(f"shuffles must be at least 1, got {shuffles}")
@@ -89,7 +95,7 @@ class MINE(nn.Module):
         self.loss = loss
         self.alpha = float(alpha)
         self.method = method
-        self.shuffles = shuffles
+        self.shuffles = int(shuffles)
         if seed is None:
             seed = int(torch.randint(2**62, ()))
         self.register_buffer("log_ema", torch.tensor(-math.inf))
@@ -132,8 +138,8 @@ class MINE(nn.Module):
         """X and z as rows, checked."""
         if self.T is None:
             raise ValueError("T is None: the default critic is made by fit(x, y); pass a critic to use MINE as a loss")
-        x, z = _as_rows(x, "x"), _as_rows(z, "z")
-        _check_batch(x=x, z=z)
+        x, z = as_rows(x, "x"), as_rows(z, "z")
+        check_batch(x=x, z=z)
         if self.method == "concat" and (x.ndim != 2 or z.ndim != 2):
             raise ValueError(
                 f"x and z must be [B, d] to be concatenated, got shapes {list(x.shape)} and {list(z.shape)}; "
@@ -152,8 +158,8 @@ class MINE(nn.Module):
                 )
             scores = paired_scores(self.T, self.method, x, z, key, self.shuffles)
         else:
-            z_marg = _as_rows(z_marg, "z_marg")
-            _check_batch(x=x, z_marg=z_marg)
+            z_marg = as_rows(z_marg, "z_marg")
+            check_batch(x=x, z_marg=z_marg)
             joint = call_critic(self.T, self.method, x, z)
             scores = torch.cat([joint, call_critic(self.T, self.method, x, z_marg)])
         # The average is kept in the dtype of the module, the term in that of the sums.
@@ -173,12 +179,19 @@ class MINE(nn.Module):
 
         Returns:
             0-d tensor in nats. The same rows give the same number until the next training step.
+
+        Raises:
+            ValueError, TypeError: bad data; the message names the argument.
+            DivergenceError: the bound is not finite.
         """
         x, z = self._samples(x, z)
         if z_marg is not None:
             z_marg = self._samples(x, z_marg)[1]
         x, z = self._batch(x, z)
-        return -self._loss_and_ema(x, z, z_marg, self.shuffle_key + self._evaluation_shuffle)[0]
+        bound = -self._loss_and_ema(x, z, z_marg, self.shuffle_key + self._evaluation_shuffle)[0]
+        if not torch.isfinite(bound):
+            raise DivergenceError(f"the bound is {bound.item():g}: the scores of T left the finite numbers")
+        return bound
 
     def optimize(
         self,
@@ -222,66 +235,38 @@ class MINE(nn.Module):
         tensor(True)
         """
         for name, value, least in (("iters", iters, 1), ("batch_size", batch_size, 2)):
-            if isinstance(value, bool) or not isinstance(value, int):
+            if isinstance(value, bool) or not isinstance(value, numbers.Integral):
                 raise TypeError(f"{name} must be an int, got {type(value).__name__} {value!r}")
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
         if opt is not None and not isinstance(opt, torch.optim.Optimizer):
             raise TypeError(f"opt must be a torch.optim.Optimizer or None, got {type(opt).__name__}")
-        x, y = self._samples(X, Y)
-        if self.T is None:
-            self.T = MLPCritic().prepare(x, y)
+        iters, batch_size = int(iters), int(batch_size)
+        with ordinary_autograd():
+            x, y = self._samples(X, Y)
+            if self.T is None:
+                self.T = MLPCritic().prepare(x, y)
         if opt is None:
             opt = torch.optim.Adam(self.parameters(), lr=1e-4)
         obstacle = critic_obstacle(self.T, self.method)
         if obstacle is None:
             assert isinstance(self.T, nn.Sequential)
             obstacle = optimizer_obstacle(opt, self.T)
+        native = use_engine(engine, obstacle)
+        trained = {id(p) for group in opt.param_groups for p in group["params"]}
+        if not any(id(p) in trained for p in self.parameters()):
+            raise ValueError(
+                "opt must hold parameters of T, got an optimiser of others, which would train nothing here"
+            )
         steps = iters * max(1, x.shape[0] // batch_size)
         parameters = sum(p.numel() for p in self.parameters())
-        with fitting_threads(parameters, (1 + self.shuffles) * min(batch_size, x.shape[0])):
-            if use_engine(engine, obstacle):
-                self._optimize_natively(x, y, steps, batch_size, opt)
+        threads = fitting_threads(parameters, (1 + self.shuffles) * min(batch_size, x.shape[0]))
+        with ordinary_autograd(), threads:
+            if native:
+                optimize_natively(self, x, y, steps, batch_size, opt)
             else:
-                self._optimize_in_torch(x, y, steps, batch_size, opt)
+                optimize_in_torch(self, x, y, steps, batch_size, opt)
         return self.mi(x, y)
-
-    def _optimize_in_torch(self, x: Tensor, y: Tensor, steps: int, batch_size: int, opt: torch.optim.Optimizer) -> None:
-        batches = epoch_batches(torch.arange(x.shape[0]), batch_size, int(self.shuffle_key[0]))
-        for step in range(1, steps + 1):
-            index = next(batches).to(x.device)
-            opt.zero_grad()
-            loss = self(x[index], y[index])
-            loss.backward()
-            opt.step()
-            if (step % 100 == 0 or step == steps) and not torch.isfinite(loss):  # each look waits for the device
-                raise DivergenceError(f"training diverged by step {step}: the loss is {loss.item():g}; {_LOWER_RATE}")
-
-    def _optimize_natively(self, x: Tensor, y: Tensor, steps: int, batch_size: int, opt: torch.optim.Optimizer) -> None:
-        assert isinstance(self.T, nn.Sequential)
-        group = opt.param_groups[0]
-        critic = EngineCritic(self.T, x.shape[1], y.shape[1], self)
-        critic.read_optimizer(opt)
-        try:
-            critic.engine.train(
-                as_rows(x),
-                as_rows(y),
-                steps=steps,
-                batch_size=batch_size,
-                shuffles=self.shuffles,
-                learning_rates=group["lr"],
-                betas=tuple(group["betas"]),
-                eps=group["eps"],
-                weight_decay=group["weight_decay"],
-                decoupled=isinstance(opt, torch.optim.AdamW),
-                threads=allowed_threads(),
-            )
-        except critic.divergence as error:
-            raise DivergenceError(f"training diverged: {error}; {_LOWER_RATE}") from error
-        finally:  # an interrupted run keeps the steps that it made
-            critic.write_parameters()
-            critic.write_loss_state()
-            critic.write_optimizer(opt)
 
     @property
     def _takes_nd(self) -> bool:
@@ -294,7 +279,7 @@ class MINE(nn.Module):
         like = _first_parameter(self.T)
         if like is None:
             return (x, y) if isinstance(self.T, MLPCritic) else (x.float(), y.float())
-        return x.to(like), y.to(like)
+        return cast(x, like, "x"), cast(y, like, "y")
 
     def fit(
         self,
@@ -335,14 +320,20 @@ class MINE(nn.Module):
         >>> abs(r.mi - 0.3466) < 4 * r.stderr   # the truth is log(2) / 2
         True
         """
-        if isinstance(seed, bool) or not isinstance(seed, int):
+        if progress is not None and not callable(progress):
+            raise TypeError(f"progress must be callable or None, got {type(progress).__name__}")
+        if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
             raise TypeError(f"seed must be an int, got {type(seed).__name__} {seed!r}")
         if device is not None:
             try:
                 device = torch.device(device)
             except (RuntimeError, TypeError) as error:
                 raise ValueError(f"device must be a torch device such as 'cpu' or 'cuda', got {device!r}") from error
-        result, critic = cross_fit(self, pair_source(x, y, allow_nd=self._takes_nd), seed, device, progress, settings)
+            if device.type == "cuda" and not torch.cuda.is_available():
+                raise ValueError(f"device must be one that torch can use, got {device!r}: torch sees no CUDA GPU")
+        with ordinary_autograd():
+            source = pair_source(x, y, allow_nd=self._takes_nd)
+            result, critic = cross_fit(self, source, int(seed), device, progress, settings)
         if critic is not None:
             self.T = critic
         return result
@@ -387,35 +378,10 @@ def estimate(
     >>> abs(r.mi) < 0.05
     True
     """
-    return MINE(loss=loss, alpha=alpha, seed=seed).fit(x, y, seed=seed, device=device, progress=progress, **settings)
+    with ordinary_autograd():
+        mine = MINE(loss=loss, alpha=alpha, seed=seed)
+    return mine.fit(x, y, seed=seed, device=device, progress=progress, **settings)
 
 
 def _first_parameter(critic: object) -> Tensor | None:
     return next(critic.parameters(), None) if isinstance(critic, nn.Module) else None
-
-
-def _as_rows(samples: Tensor, name: str) -> Tensor:
-    if not isinstance(samples, Tensor):
-        raise TypeError(f"{name} must be a torch tensor in a loss, got {type(samples).__name__}; mi() takes arrays")
-    if samples.ndim == 0:
-        raise ValueError(f"{name} must have rows, [B, d] or [B], got a 0-d tensor")
-    return samples[:, None] if samples.ndim == 1 else samples
-
-
-def _check_batch(**batch: Tensor) -> None:
-    """Equal rows, one device, one floating dtype; no look at the values, which would wait for the device."""
-    (first_name, first), (name, other) = batch.items()
-    for label, tensor in batch.items():
-        if not tensor.dtype.is_floating_point:
-            raise TypeError(f"{label} must be a floating-point tensor, got {tensor.dtype}")
-    if other.dtype != first.dtype:
-        raise TypeError(f"{name} must have the dtype of {first_name}, {first.dtype}, got {other.dtype}")
-    if other.device != first.device:
-        raise ValueError(f"{name} must be on the device of {first_name}, {first.device}, got {other.device}")
-    if other.shape[0] != first.shape[0]:
-        raise ValueError(
-            f"{first_name} and {name} must have equally many rows, got {first.shape[0]} and {other.shape[0]}"
-        )
-    for label, tensor in batch.items():
-        if tensor.numel() == 0:
-            raise ValueError(f"{label} must have rows and columns, got shape {list(tensor.shape)}")

@@ -43,7 +43,7 @@ class QuantileInputs(nn.Module):
     max_indicators = 64
     rows_per_level = 5
 
-    knots: Tensor  # [d, K] ascending values of each column
+    knots: Tensor  # [d, K] ascending values of each column (all values as `_columns` gives them)
     quantiles: Tensor  # [d, K] their normal quantiles
     center: Tensor  # [d] medians of the columns that are also given as they are, or [0]
     scale: Tensor  # [d] half the spread of their middle 80%
@@ -64,7 +64,7 @@ class QuantileInputs(nn.Module):
     def fit(self, samples: Tensor) -> QuantileInputs:
         """Learn the columns' distributions from samples [N, d]; rows beyond `max_rows` are thinned evenly."""
         step = -(-samples.shape[0] // self.max_rows)
-        columns = samples[::step].double().T.contiguous()  # [d, n]
+        columns = _columns(samples[::step])  # [d, n]
         fitted = [self._knots_of(column) for column in columns]
         most = max(knots.numel() for knots, _, _ in fitted)
         self.knots = torch.stack([_pad(knots, most) for knots, _, _ in fitted])
@@ -100,7 +100,7 @@ class QuantileInputs(nn.Module):
 
     def forward(self, samples: Tensor) -> Tensor:
         """Samples [N, d] -> features [N, width], float32."""
-        columns = samples.double().T.contiguous()  # [d, N]
+        columns = _columns(samples)  # [d, N]
         if self.knots.shape[1] == 1:
             features = torch.zeros_like(columns)
         else:
@@ -117,6 +117,11 @@ class QuantileInputs(nn.Module):
         if self.levels.numel():
             parts.append((columns[self.level_columns] == self.levels[:, None]).double())
         return torch.cat(parts).T.float().contiguous()
+
+
+def _columns(samples: Tensor) -> Tensor:
+    """Columns [d, N] in float64, quartered: exact, and no difference of two finite values overflows."""
+    return 0.25 * samples.double().T.contiguous()
 
 
 def _pad(values: Tensor, length: int) -> Tensor:

@@ -173,7 +173,7 @@ class EngineCritic:
             }
 
 
-def as_rows(samples: Tensor) -> np.ndarray:
+def engine_rows(samples: Tensor) -> np.ndarray:
     """Rows for the engine: float32, contiguous, [N, d]."""
     return samples.detach().float().contiguous().numpy()
 

@@ -14,12 +14,16 @@ from torch import Tensor, nn
 
 from mine_fast import ops
 from mine_fast.data import PairSource
-from mine_fast.native import EngineCritic, allowed_threads, as_rows
+from mine_fast.errors import DivergenceError
+from mine_fast.native import EngineCritic, allowed_threads, engine_rows
 from mine_fast.reference import PASS_STREAM, bijection
 
 if TYPE_CHECKING:
     from mine_fast.estimator import MINE
     from mine_fast.training import TrainingSettings
+
+
+_LOWER_RATE = "lower the learning rate of opt"
 
 
 class Steps(Protocol):
@@ -126,7 +130,7 @@ class NativeSteps:
     ) -> None:
         x, y = source.rows(train_rows)
         assert isinstance(mine.T, nn.Sequential)
-        self.rows = as_rows(x), as_rows(y)
+        self.rows = engine_rows(x), engine_rows(y)
         self.critic = EngineCritic(mine.T, x.shape[1], y.shape[1], mine)
         self.settings = settings
         self.rates = np.array(learning_rates(settings))
@@ -164,3 +168,48 @@ class NativeSteps:
         """See `Steps`. The weights in training are the engine's own, so there is nothing to put back."""
         self.critic.write_parameters(self.average)
         yield
+
+
+def optimize_in_torch(
+    mine: MINE, x: Tensor, y: Tensor, steps: int, batch_size: int, opt: torch.optim.Optimizer
+) -> None:
+    """Make the steps of `MINE.optimize` with any critic and optimiser."""
+    batches = epoch_batches(torch.arange(x.shape[0]), batch_size, int(mine.shuffle_key[0]))
+    for step in range(1, steps + 1):
+        index = next(batches).to(x.device)
+        opt.zero_grad()
+        loss = mine(x[index], y[index])
+        loss.backward()
+        opt.step()
+        if (step % 100 == 0 or step == steps) and not torch.isfinite(loss):  # each look waits for the device
+            raise DivergenceError(f"training diverged by step {step}: the loss is {loss.item():g}; {_LOWER_RATE}")
+
+
+def optimize_natively(
+    mine: MINE, x: Tensor, y: Tensor, steps: int, batch_size: int, opt: torch.optim.Optimizer
+) -> None:
+    """Make the steps of `MINE.optimize` by the engine, in the place of Adam or AdamW."""
+    assert isinstance(mine.T, nn.Sequential)
+    group = opt.param_groups[0]
+    critic = EngineCritic(mine.T, x.shape[1], y.shape[1], mine)
+    critic.read_optimizer(opt)
+    try:
+        critic.engine.train(
+            engine_rows(x),
+            engine_rows(y),
+            steps=steps,
+            batch_size=batch_size,
+            shuffles=mine.shuffles,
+            learning_rates=group["lr"],
+            betas=tuple(group["betas"]),
+            eps=group["eps"],
+            weight_decay=group["weight_decay"],
+            decoupled=isinstance(opt, torch.optim.AdamW),
+            threads=allowed_threads(),
+        )
+    except critic.divergence as error:
+        raise DivergenceError(f"training diverged: {error}; {_LOWER_RATE}") from error
+    finally:  # an interrupted run keeps the steps that it made
+        critic.write_parameters()
+        critic.write_loss_state()
+        critic.write_optimizer(opt)

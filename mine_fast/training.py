@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
+import numbers
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mine_fast.data import ArraySource, PairSource
+from mine_fast.errors import DivergenceError
 from mine_fast.evaluation import held_out_scores
 from mine_fast.native import critic_obstacle, use_engine
 from mine_fast.steps import NativeSteps, Steps, TorchSteps
@@ -20,11 +22,7 @@ from mine_fast.steps import NativeSteps, Steps, TorchSteps
 if TYPE_CHECKING:
     from mine_fast.estimator import MINE
 
-__all__ = ["DivergenceError", "FoldHistory", "TrainingSettings", "train_critic"]
-
-
-class DivergenceError(RuntimeError):
-    """Training left the finite numbers: the scores or the loss became NaN or infinite."""
+__all__ = ["FoldHistory", "TrainingSettings", "train_critic"]
 
 
 @dataclass(frozen=True)
@@ -64,10 +62,16 @@ class TrainingSettings:
         use_engine("auto" if self.engine == "native" else self.engine, None)
         for name, least in (("steps", 1), ("batch_size", 2), ("shuffles", 1), ("evaluate_every", 1), ("folds", 2)):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool):
+            if not isinstance(value, numbers.Integral) or isinstance(value, bool):
                 raise TypeError(f"{name} must be an int, got {type(value).__name__} {value!r}")
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
+            object.__setattr__(self, name, int(value))  # numpy's integers are none for the engine
+        for name in ("learning_rate", "max_grad_norm", "validation_fraction", "averaging", "weight_decay"):
+            value = getattr(self, name)
+            if not isinstance(value, numbers.Real) or isinstance(value, bool):
+                raise TypeError(f"{name} must be a number, got {type(value).__name__} {value!r}")
+            object.__setattr__(self, name, float(value))
         for name, low, high in (
             ("learning_rate", 0.0, math.inf),
             ("max_grad_norm", 0.0, math.inf),
@@ -90,6 +94,13 @@ class FoldHistory:
     steps: list[int] = field(default_factory=list)
     train: list[float] = field(default_factory=list)
     validation: list[float] = field(default_factory=list)
+
+
+@contextlib.contextmanager
+def ordinary_autograd() -> Iterator[None]:
+    """Record gradients, whatever the caller is in: no_grad or inference_mode."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 @contextlib.contextmanager

@@ -314,3 +314,73 @@ def test_scores_of_a_large_source_are_shuffled_within_chunks(monkeypatch):
     assert not (x_of == y_of).any()
     assert torch.equal(y_of.sort(1).values, x.squeeze(1).expand(3, 50))
     assert torch.equal(scores.as_y % 100, x.squeeze(1).expand(3, 50))
+
+
+def test_numpy_numbers_are_numbers():
+    x, y, _ = gaussian(100, 0.5, 0)
+    settings = {"steps": np.int64(20), "folds": np.int32(2), "learning_rate": np.float32(1e-2), "seed": np.int64(3)}
+    assert (
+        mine_fast.estimate(x, y, **settings).mi
+        == mine_fast.estimate(x, y, **{k: v.item() for k, v in settings.items()}).mi
+    )
+    assert mine_fast.MINE(alpha=np.float32(0.5)).alpha == 0.5
+
+
+@pytest.mark.parametrize("engine", ["auto", "torch"])
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_fits_whatever_mode_the_caller_is_in(mode, engine):
+    x, y, _ = gaussian(200, 0.9, 0)
+    expected = mine_fast.estimate(x, y, engine=engine, **QUICK).mi
+    with mode():
+        assert mine_fast.estimate(torch.tensor(x), torch.tensor(y), engine=engine, **QUICK).mi == expected
+
+
+def test_values_at_the_edge_of_float64():
+    x, y, truth = gaussian(2000, 0.9, 0)
+    edge = np.finfo(np.float64).max / 5
+    assert abs(mine_fast.estimate(x * edge / abs(x).max(), y, steps=200).mi - truth) < 0.15
+    signs = mine_fast.estimate(np.where(x > 0, edge * 4.9, -edge * 4.9), y, steps=200).mi
+    assert 0.3 < signs < math.log(2)
+    assert abs(mine_fast.estimate(x * 1e-308, y, steps=200).mi - truth) < 0.15
+
+
+def test_rows_that_the_critics_dtype_cannot_hold_are_an_error():
+    critic = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
+    mine = mine_fast.MINE(critic, method="concat")
+    for call in (mine.mi, mine.optimize, mine.fit):
+        with pytest.raises(ValueError, match="x has values beyond torch"):
+            call(GOOD * 1e300, GOOD)
+    with pytest.raises(mine_fast.DivergenceError, match="bound is"):
+        mine_fast.MINE(lambda x, z: x[:, 0] * math.inf).mi(GOOD, GOOD)
+
+
+def test_a_critic_worse_than_a_constant_is_flagged():
+    critic = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
+    r = mine_fast.MINE(critic, method="concat").fit(GOOD * 1e20, GOOD * 1e20, **QUICK)
+    assert r.mi < 0
+    assert "below_zero" in [flag.code for flag in r.flags]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"progress": 3}, TypeError, "progress must be callable"),
+        ({"learning_rate": "fast"}, TypeError, "learning_rate must be a number"),
+        ({"averaging": None, "weight_decay": "a"}, TypeError, "weight_decay must be a number"),
+    ],
+)
+def test_more_bad_settings(arguments, error, message):
+    with pytest.raises(error, match=message):
+        mine_fast.estimate(GOOD, GOOD, **arguments)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there():
+    with pytest.raises(ValueError, match="device must be one that torch can use"):
+        mine_fast.estimate(GOOD, GOOD, device="cuda")
+
+
+def test_an_optimiser_of_something_else_is_refused():
+    critic = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
+    with pytest.raises(ValueError, match="opt must hold parameters of T"):
+        mine_fast.MINE(critic, method="concat").optimize(GOOD, GOOD, opt=torch.optim.Adam(nn.Linear(2, 2).parameters()))

@@ -1,0 +1,33 @@
+"""Batches of a loss: rows as the critic reads them, checked without a look at their values."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def as_rows(samples: Tensor, name: str) -> Tensor:
+    """A batch [B, ...], with [B] as [B, 1]."""
+    if not isinstance(samples, Tensor):
+        raise TypeError(f"{name} must be a torch tensor in a loss, got {type(samples).__name__}; mi() takes arrays")
+    if samples.ndim == 0:
+        raise ValueError(f"{name} must have rows, [B, d] or [B], got a 0-d tensor")
+    return samples[:, None] if samples.ndim == 1 else samples
+
+
+def check_batch(**batch: Tensor) -> None:
+    """Equal rows, one device, one floating dtype; no look at the values, which would wait for the device."""
+    (first_name, first), (name, other) = batch.items()
+    for label, tensor in batch.items():
+        if not tensor.dtype.is_floating_point:
+            raise TypeError(f"{label} must be a floating-point tensor, got {tensor.dtype}")
+    if other.dtype != first.dtype:
+        raise TypeError(f"{name} must have the dtype of {first_name}, {first.dtype}, got {other.dtype}")
+    if other.device != first.device:
+        raise ValueError(f"{name} must be on the device of {first_name}, {first.device}, got {other.device}")
+    if other.shape[0] != first.shape[0]:
+        raise ValueError(
+            f"{first_name} and {name} must have equally many rows, got {first.shape[0]} and {other.shape[0]}"
+        )
+    for label, tensor in batch.items():
+        if tensor.numel() == 0:
+            raise ValueError(f"{label} must have rows and columns, got shape {list(tensor.shape)}")
