@@ -213,7 +213,7 @@ void def_buffer(Class& type, const char* name, Buffer<float> Engine::* buffer, c
 PYBIND11_MODULE(_engine, m) {
   using namespace mine_fast::engine;
   m.doc() = "The native training engine (csrc/engine/engine.h).";
-  py::register_exception<Divergence>(m, "DivergenceError", PyExc_RuntimeError);
+  py::register_local_exception<Divergence>(m, "DivergenceError", PyExc_RuntimeError);
   m.def(
       "available_kernels",
       [] {

@@ -14,7 +14,7 @@ MINE_FAST_INLINE void register_tile(int64_t k, const float* a, int64_t a_stride,
                                     float* c, int64_t c_row, const float* start) {
   vec<lanes> sums[rows][vectors];
   for (int r = 0; r < rows; ++r)
-    for (int v = 0; v < vectors; ++v) sums[r][v] = load<lanes>((start ? start : c + r * c_row) + v * lanes);
+    for (int v = 0; v < vectors; ++v) sums[r][v] = start ? load<lanes>(start + v * lanes) : vec<lanes>{};
   for (int64_t p = 0; p < k; ++p) {
     vec<lanes> line[vectors];
     for (int v = 0; v < vectors; ++v) line[v] = load<lanes>(b + v * lanes);
@@ -25,8 +25,13 @@ MINE_FAST_INLINE void register_tile(int64_t k, const float* a, int64_t a_stride,
     a += transposed ? a_stride : 1;
     b += b_row;
   }
+  // Added to C at the end and not begun from it: the joint rows cancel most of what the marginal rows have left there,
+  // and every addition to the large value would round at its scale.
   for (int r = 0; r < rows; ++r)
-    for (int v = 0; v < vectors; ++v) store<lanes>(c + r * c_row + v * lanes, sums[r][v]);
+    for (int v = 0; v < vectors; ++v) {
+      float* out = c + r * c_row + v * lanes;
+      store<lanes>(out, start ? sums[r][v] : sums[r][v] + load<lanes>(out));
+    }
 }
 
 // All rows of a panel of columns, in tiles of `rows` and then of fewer.

@@ -25,12 +25,13 @@ void sparse_panel(const Product& p, Masks masks) {
       const bool first = w == 0 && p.start != nullptr;
       if (bits == 0 && !first) continue;
       float* c = p.c + i * p.c_row;
-      const float* from = first ? p.start : c;
       const float* a = p.a + i * p.a_row + w * 64 * p.a_col;
       vec<kLanes> sums[vectors > 0 ? vectors : 1];
       vec<8> half_sum{};
-      for (int v = 0; v < vectors; ++v) sums[v] = load<kLanes>(from + v * kLanes);
-      if constexpr (half) half_sum = load<8>(from + vectors * kLanes);
+      for (int v = 0; v < vectors; ++v) sums[v] = first ? load<kLanes>(p.start + v * kLanes) : vec<kLanes>{};
+      if constexpr (half) {
+        if (first) half_sum = load<8>(p.start + vectors * kLanes);
+      }
       while (bits != 0) {
         const int64_t k = __builtin_ctzll(bits);
         bits &= bits - 1;
@@ -39,6 +40,11 @@ void sparse_panel(const Product& p, Masks masks) {
         const vec<kLanes> factor = broadcast<kLanes>(element);
         for (int v = 0; v < vectors; ++v) sums[v] += factor * load<kLanes>(line + v * kLanes);
         if constexpr (half) half_sum += broadcast<8>(element) * load<8>(line + vectors * kLanes);
+      }
+      // Added at the end, as in dense.h.
+      if (!first) {
+        for (int v = 0; v < vectors; ++v) sums[v] += load<kLanes>(c + v * kLanes);
+        if constexpr (half) half_sum += load<8>(c + vectors * kLanes);
       }
       for (int v = 0; v < vectors; ++v) store<kLanes>(c + v * kLanes, sums[v]);
       if constexpr (half) store<8>(c + vectors * kLanes, half_sum);

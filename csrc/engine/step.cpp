@@ -105,7 +105,8 @@ void Step::prepare_weights(const float* parameters) {
 template <typename Body>
 void Step::for_each_tile(Worker& worker, int64_t shift, int64_t first_pair, Body&& body) {
   for (int64_t begin = worker.begin; begin < worker.end; begin += tile_rows_) {
-    if (&worker == workers_[0].get()) (*poll_)();
+    if (cancelled_) return;
+    if (&worker == workers_[0].get()) poll();
     const int64_t rows = std::min(tile_rows_, worker.end - begin);
     for (int64_t r = 0; r < rows; ++r) {
       const int64_t partner = begin + r + shift;
@@ -118,6 +119,15 @@ void Step::for_each_tile(Worker& worker, int64_t shift, int64_t first_pair, Body
                             has_noise_ ? &noise_ : nullptr, worker.pair.data());
     if (++worker.tiles > kFlushTiles) flush(worker);
     body(scores, rows);
+  }
+}
+
+void Step::poll() {
+  try {
+    (*poll_)();
+  } catch (...) {
+    cancelled_ = true;
+    throw;
   }
 }
 
@@ -228,6 +238,7 @@ void Step::first_layer_products() {
 Step::Result Step::compute(const Data& data, const float* parameters, const StepState& state,
                            const std::function<void()>& poll) {
   poll_ = &poll;
+  cancelled_ = false;
   noise_ = {state.seed, state.offset};
   const HiddenLayer& first = network_.layers[0];
   const MarginalShuffle shuffle(state.seed, state.offset, batch_);

@@ -8,6 +8,7 @@
 // Memory: O(B x first hidden width) and one tile and one gradient for each thread, whatever S is.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -73,6 +74,7 @@ class Step {
   };
 
   void gather(const Data& data, const StepState& state);
+  void poll();
   void prepare_weights(const float* parameters);
   template <typename Body>
   void for_each_tile(Worker& worker, int64_t shift, int64_t first_pair, Body&& body);
@@ -101,6 +103,7 @@ class Step {
   bool has_noise_ = false;
   int64_t tile_rows_;
   const std::function<void()>* poll_ = nullptr;
+  std::atomic<bool> cancelled_{false};  // poll threw: the other threads need not finish
 };
 
 }  // namespace mine_fast::engine

@@ -61,9 +61,14 @@ def build(*flags: str) -> ModuleType:
 
 
 def load() -> ModuleType:
-    """The package's own module, or one compiled here."""
+    """The package's own module, or one compiled here where there is none or it is older than its sources.
+
+    An outdated module would let tests pass, and benchmarks time, what is no longer written.
+    """
     try:
         from mine_fast import _engine
     except ImportError:
         return build()
-    return _engine
+    assert _engine.__file__ is not None
+    newest = max(f.stat().st_mtime for f in [*SOURCES.glob("*"), *SOURCES.parent.glob("*.h")])
+    return build() if Path(_engine.__file__).stat().st_mtime < newest else _engine
