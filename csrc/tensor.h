@@ -71,6 +71,15 @@ inline void check_key(const Tensor& key) {
                   "key must be a contiguous int64 tensor (seed, offset)");
 }
 
+// The operands of the paired first layer.
+inline void check_parts(const Tensor& x_part, const Tensor& y_part, const Tensor& bias) {
+  STD_TORCH_CHECK(x_part.dim() == 2 && y_part.dim() == 2 && x_part.size(0) == y_part.size(0) &&
+                      x_part.size(1) == y_part.size(1) && bias.numel() == x_part.size(1),
+                  "x_part and y_part must be [B, h] and bias [h]");
+  STD_TORCH_CHECK(x_part.scalar_type() == y_part.scalar_type() && x_part.scalar_type() == bias.scalar_type(),
+                  "x_part, y_part and bias must have one dtype");
+}
+
 inline void check_rows(int64_t rows) {
   STD_TORCH_CHECK(rows != 1, "a batch of one row cannot be shuffled: it has no other row to meet");
 }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from mine_fast.ops._checks import check_floating
+
 
 def as_rows(samples: Tensor, name: str) -> Tensor:
     """A batch [B, ...], with [B] as [B, 1]."""
@@ -16,14 +18,8 @@ def as_rows(samples: Tensor, name: str) -> Tensor:
 
 def check_batch(**batch: Tensor) -> None:
     """Equal rows, one device, one floating dtype; no look at the values, which would wait for the device."""
+    check_floating(**batch)
     (first_name, first), (name, other) = batch.items()
-    for label, tensor in batch.items():
-        if not tensor.dtype.is_floating_point:
-            raise TypeError(f"{label} must be a floating-point tensor, got {tensor.dtype}")
-    if other.dtype != first.dtype:
-        raise TypeError(f"{name} must have the dtype of {first_name}, {first.dtype}, got {other.dtype}")
-    if other.device != first.device:
-        raise ValueError(f"{name} must be on the device of {first_name}, {first.device}, got {other.device}")
     if other.shape[0] != first.shape[0]:
         raise ValueError(
             f"{first_name} and {name} must have equally many rows, got {first.shape[0]} and {other.shape[0]}"

@@ -382,7 +382,7 @@ BAD_BATCHES = [
     ((X[:1], Z[:1]), ValueError, "at least 2 rows"),
     ((X[:0], Z[:0]), ValueError, "must have rows"),
     ((X[:, :0], Z), ValueError, "x must have rows and columns"),
-    ((X.long(), Z), TypeError, "x must be a floating-point tensor, got torch.int64"),
+    ((X.long(), Z), TypeError, "x must be a floating-point tensor, got a torch"),
     ((X.to(torch.complex64), Z), TypeError, "x must be a floating-point tensor"),
     ((X, Z.double()), TypeError, "z must have the dtype of x"),
     ((X, Z.to("meta")), ValueError, "z must be on the device of x"),

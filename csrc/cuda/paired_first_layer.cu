@@ -18,14 +18,6 @@ void with_device_types(const Tensor& t, int64_t activation, Body&& body) {
   });
 }
 
-void check_parts(const Tensor& x_part, const Tensor& y_part, const Tensor& bias) {
-  STD_TORCH_CHECK(x_part.dim() == 2 && y_part.dim() == 2 && x_part.size(0) == y_part.size(0) &&
-                      x_part.size(1) == y_part.size(1) && bias.numel() == x_part.size(1),
-                  "x_part and y_part must be [B, h] and bias [h]");
-  STD_TORCH_CHECK(x_part.scalar_type() == y_part.scalar_type() && x_part.scalar_type() == bias.scalar_type(),
-                  "x_part, y_part and bias must have one dtype");
-}
-
 Tensor paired_first_layer(const Tensor& x_part,  // [B, h]
                           const Tensor& y_part,  // [B, h]
                           const Tensor& bias,    // [h]

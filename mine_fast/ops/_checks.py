@@ -20,8 +20,7 @@ def check_key(key: Tensor) -> None:
 
 
 def check_shuffles(key: Tensor, rows: int, shuffles: int, device: torch.device | None = None) -> None:
-    if not isinstance(key, Tensor) or key.dtype != torch.int64 or key.numel() != 2:
-        raise TypeError(f"key must be an int64 tensor (seed, offset) from shuffle_key(), got {describe(key)}")
+    check_key(key)
     if device is not None and key.device != device:
         raise ValueError(f"key must be on the device of the data, {device}, got {describe(key)}")
     check_integer("shuffles", shuffles)

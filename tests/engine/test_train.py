@@ -24,12 +24,14 @@ def assert_same_state(found, wanted):
         np.testing.assert_array_equal(found[name], wanted[name], err_msg=name)
 
 
-# At the first step the weights of the rows sum to exactly 0, so the gradient of the output's bias, and of the bias of any
-# unit that is active in every row, is rounding alone. Adam divides it by its own size: with eps = 1e-8 such parameters
-# move by +-lr in a direction that rounding chose, and torch's own fp32 run ends 2e-2 to 4e-2 from its fp64 run (one
-# column each, 100-100). An eps above the rounding makes the comparison one of the arithmetic.
+# What a comparison over many steps can show. At the first step the weights of the rows sum to exactly 0, so the
+# gradient of the output's bias, and of the bias of a unit that is active in every row, is rounding alone. Adam
+# divides it by its own size: with eps = 1e-8, and still with 1e-5, torch's own fp32 run ends 1e-2 from its fp64 run
+# (100-100, ReLU); with 1e-3 it ends at 3e-7. And a ReLU whose input is nearer to 0 than fp32 resolves (1e-9 was seen;
+# about once in some hundred steps) may count as on or off: such a step is no error, so a new processor may need
+# another seed here.
 OPTIMIZERS = {
-    "adam": (dict(eps=1e-5), lambda p, lr: torch.optim.Adam(p, lr=lr, eps=1e-5)),
+    "adam": (dict(eps=1e-3), lambda p, lr: torch.optim.Adam(p, lr=lr, eps=1e-3)),
     "adam-l2": (dict(weight_decay=0.1), lambda p, lr: torch.optim.Adam(p, lr=lr, weight_decay=0.1)),
     "adamw": (
         dict(weight_decay=0.3, decoupled=True, betas=(0.8, 0.95), eps=1e-5),
