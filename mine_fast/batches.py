@@ -18,8 +18,8 @@ def as_rows(samples: Tensor, name: str) -> Tensor:
 
 def check_batch(**batch: Tensor) -> None:
     """Equal rows, one device, one floating dtype; no look at the values, which would wait for the device."""
-    check_floating(**batch)
     (first_name, first), (name, other) = batch.items()
+    check_floating(one_dtype=True, **{first_name: first, name: other})
     if other.shape[0] != first.shape[0]:
         raise ValueError(
             f"{first_name} and {name} must have equally many rows, got {first.shape[0]} and {other.shape[0]}"
