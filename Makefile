@@ -4,7 +4,7 @@ TORCH ?= torch>=2.10
 VENV ?= .venv
 BIN := $(VENV)/bin
 # What the environment is built from; it is built again when one of these changes.
-SOURCES := pyproject.toml setup.py $(wildcard build_backend/*.py csrc/*.h csrc/*.cpp csrc/cpu/* csrc/cuda/*)
+SOURCES := pyproject.toml setup.py $(wildcard build_backend/*.py csrc/*.h csrc/*.cpp csrc/cpu/* csrc/cuda/* csrc/engine/*)
 
 .PHONY: demo test lint bench gpu-check clean
 

@@ -34,7 +34,13 @@ _HOMES = {
 }
 
 
+#: Submodules that are public by themselves.
+_SUBMODULES = ("ops", "reference")
+
+
 def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return import_module(f"mine_fast.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'mine_fast' has no attribute {name!r}")
     value = getattr(import_module(f"mine_fast.{_HOMES[name]}"), name)
@@ -43,4 +49,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_SUBMODULES})

@@ -140,21 +140,21 @@ def _fold_critic(
 ) -> tuple[nn.Module, nn.Module, str | None, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]]:
     """A fold's critic, the network in it that trains, how that is called, and what maps rows to what it reads.
 
-    The default critic reads features that do not change while it trains, so they are computed once, and its network
-    is trained on them directly. A user's critic is copied and reads the rows in its own dtype.
+    Every fold starts from weights that have seen none of the rows. The default critic reads features that do not
+    change while it trains, so they are computed once, and its network is trained on them directly. A user's critic is
+    copied as it was given to `MINE`, whatever it was trained on since, and reads the rows in its own dtype.
     """
     if mine.T is None or isinstance(mine.T, MLPCritic):
-        default = MLPCritic() if mine.T is None else copy.deepcopy(mine.T)
-        if not len(default.layers):
-            x, y = source.rows(train[: QuantileInputs.max_rows])
-            default.prepare(x, y, torch.Generator().manual_seed(seed))
+        default = MLPCritic() if mine.T is None else MLPCritic(mine.T.hidden, mine.T.activation)
+        x, y = source.rows(train[: QuantileInputs.max_rows])
+        default.prepare(x, y, torch.Generator().manual_seed(seed))
         default.to(device or source.device)
         return default, default.layers, "concat", lambda x, y: default.features(*_moved(x, y, device))
     if not isinstance(mine.T, nn.Module) or next(mine.T.parameters(), None) is None:
         raise TypeError(f"T must be a torch.nn.Module with parameters to be trained, got {type(mine.T).__name__}")
-    critic = copy.deepcopy(mine.T)
-    if device is not None:
-        critic.to(device)
+    like = next(mine.T.parameters())
+    assert mine.given_critic is not None  # T was a module when it was given
+    critic = copy.deepcopy(mine.given_critic).to(device=device or like.device, dtype=like.dtype)
     like = next(critic.parameters())
     return critic, critic, mine.method, lambda x, y: (cast(x, like, "x"), cast(y, like, "y"))
 

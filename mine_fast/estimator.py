@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import numbers
 from collections.abc import Callable
@@ -62,6 +63,7 @@ class MINE(nn.Module):
     alpha: float
     method: str | None
     shuffles: int
+    _given: tuple[nn.Module | None]
     log_ema: Tensor
     shuffle_key: Tensor
     _evaluation_shuffle: Tensor
@@ -92,6 +94,8 @@ class MINE(nn.Module):
         if shuffles < 1:
             raise ValueError(f"shuffles must be at least 1, got {shuffles}")
         self.T = T
+        # Outside the module's tree: what `fit` starts every fold from, even after T was trained on rows of a later fit.
+        self._given = (copy.deepcopy(T) if isinstance(T, nn.Module) else None,)
         self.loss = loss
         self.alpha = float(alpha)
         self.method = method
@@ -276,9 +280,11 @@ class MINE(nn.Module):
     def _samples(self, x: Any, y: Any) -> tuple[Tensor, Tensor]:
         """Validated data in the dtype and on the device of T's parameters."""
         x, y = as_pair(x, y, allow_nd=self._takes_nd)
+        if self.T is None or isinstance(self.T, MLPCritic):
+            return x, y  # whose ranks want all digits
         like = _first_parameter(self.T)
         if like is None:
-            return (x, y) if isinstance(self.T, MLPCritic) else (x.float(), y.float())
+            like = torch.empty(0, device=x.device)
         return cast(x, like, "x"), cast(y, like, "y")
 
     def fit(
@@ -293,8 +299,9 @@ class MINE(nn.Module):
     ) -> MIResult:
         """Estimate I(X; Y) with its standard error, by cross-fitting.
 
-        The rows are split into folds; each fold is evaluated by a critic (a copy of T as it is now) that trained and
-        was chosen on the others. Afterwards T holds the first fold's critic.
+        The rows are split into folds; each fold is evaluated by a critic that trained and was chosen on the others,
+        from T's weights as they were given to `MINE` (training since then, on rows that are held out now, does not
+        count). Afterwards T holds the weights of the first fold's critic.
 
         Args:
             x: [N, dx] or [N], numpy, torch or pandas; or a map-style Dataset of pairs (x_i, y_i), or a DataLoader
@@ -334,9 +341,16 @@ class MINE(nn.Module):
         with ordinary_autograd():
             source = pair_source(x, y, allow_nd=self._takes_nd)
             result, critic = cross_fit(self, source, int(seed), device, progress, settings)
-        if critic is not None:
+        if isinstance(critic, MLPCritic):
             self.T = critic
+        elif critic is not None:
+            self.T.load_state_dict(critic.state_dict())
         return result
+
+    @property
+    def given_critic(self) -> nn.Module | None:
+        """T as it was when this module was made; None without one, or where T is a plain function."""
+        return self._given[0]
 
 
 def estimate(

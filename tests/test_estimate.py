@@ -140,7 +140,7 @@ def test_fit_of_a_critic_of_ones_own():
     mine = mine_fast.MINE(critic, method="concat")
     r = mine.fit(x, y, steps=300)
     assert abs(r.mi - truth) < 0.1
-    assert mine.T is not critic
+    assert mine.T is critic  # an optimiser made before still trains it
     assert abs(float(mine.mi(x, y)) - truth) < 0.15  # T is a trained critic now
     for loss in ("mine_biased", "fdiv"):
         other = mine_fast.MINE(critic, loss, method="concat").fit(x, y, steps=300)
@@ -384,3 +384,69 @@ def test_an_optimiser_of_something_else_is_refused():
     critic = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
     with pytest.raises(ValueError, match="opt must hold parameters of T"):
         mine_fast.MINE(critic, method="concat").optimize(GOOD, GOOD, opt=torch.optim.Adam(nn.Linear(2, 2).parameters()))
+
+
+@pytest.mark.parametrize("default", [False, True])
+def test_training_before_a_fit_does_not_leak_into_it(default):
+    """Of independent rows that T has memorised before, and of several fits in a row."""
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(200, 5, generator=generator), torch.randn(200, 5, generator=generator)
+    torch.manual_seed(0)
+    critic = None if default else nn.Sequential(nn.Linear(10, 100), nn.ReLU(), nn.Linear(100, 1))
+    mine = mine_fast.MINE(critic, method=None if default else "concat", seed=0)
+    if not default:
+        opt = torch.optim.Adam(mine.parameters(), lr=5e-3)
+        assert mine.optimize(x, y, iters=300, batch_size=100, opt=opt) > 0.5  # memorised
+    first = mine.fit(x, y, seed=1, **QUICK)
+    assert first.mi < 0.05
+    mine.fit(x, y, seed=2, **QUICK)
+    assert mine.fit(x, y, seed=1, **QUICK).mi == first.mi
+
+
+def test_a_fitted_default_critic_fits_other_data_and_scores_with_all_digits():
+    x, y, _ = gaussian(400, 0.9, 0)
+    mine = mine_fast.MINE()
+    mine.fit(x, y, **QUICK)
+    shifted = 1.7e9 + x
+    again = mine.fit(shifted, y, **QUICK)
+    assert again.mi == pytest.approx(mine_fast.estimate(shifted, y, **QUICK).mi, abs=1e-6)
+    assert float(mine.mi(shifted, y)) > 0.3
+    mine.fit(np.column_stack([x, x]), y, **QUICK)  # another width
+
+
+@pytest.mark.parametrize("rows", [20, 40])
+def test_p_values_of_few_rows_are_no_smaller_than_their_shuffles_allow(rows):
+    small = 0
+    for seed in range(60):
+        x, y, _ = gaussian(rows, 0.0, seed)
+        source = mine_fast.data.ArraySource(torch.as_tensor(x), torch.as_tensor(y))
+        half = rows // 2
+        folds = [
+            held_out_scores(lambda x, y: (x * y).squeeze(1), source, torch.arange(k * half, (k + 1) * half), seed, 199)
+            for k in range(2)
+        ]
+        p = permutation_p_value(folds)
+        assert p >= 1 / half
+        small += p <= 1 / half
+    assert small / 60 < 1 / half + 4 * math.sqrt(1 / half / 60)
+
+
+def test_tied_scores_are_no_evidence():
+    n = 50
+    constant = HeldOutScores(torch.ones(n), torch.full((20, n), 1.0 - 1e-9), torch.ones(20, n))
+    assert permutation_p_value([constant]) == 1.0
+
+
+def test_scores_that_are_not_finite_are_an_error():
+    x, y, _ = gaussian(60, 0.5, 0)
+
+    class Broken(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.Linear(2, 1)
+
+        def forward(self, x, z):
+            return self.layers(torch.cat([x, z], 1)) + torch.log(torch.clamp(2.0 - x, max=1.0))
+
+    with pytest.raises(mine_fast.DivergenceError):
+        mine_fast.MINE(Broken()).fit(x * 3, y, steps=1, batch_size=2, folds=2)
