@@ -2,6 +2,7 @@
 // B read in vectors. Blocked so that a panel of B stays in the first-level cache and a block of A in the second.
 #pragma once
 
+#include "elementwise.h"
 #include "kernels.h"
 #include "simd.h"
 
@@ -58,6 +59,28 @@ constexpr int kMaxVectors = 3;
 constexpr int tile_rows(int vectors) { return vectors == 3 ? 4 : vectors == 2 ? 6 : 12; }
 #endif
 
+constexpr int64_t kDepthBlock = 224;  // of k: 224 x 24 floats of B are two thirds of a 32 KB cache
+constexpr int64_t kRowBlock = 192;    // of m
+// A panel of B is packed for at least this many rows of A, which costs about 1/m of the product: with the gaps between
+// its rows it takes half as much again of the cache. Not measured with 16 lanes, whose panels are larger than the cache.
+constexpr int64_t kPackFor = MINE_FAST_ISA == 512 ? INT64_MAX : 64;
+
+// One panel of columns, its part of B packed if that pays.
+template <int lanes, int rows, int vectors, bool transposed>
+void packed_panel(int64_t m, int64_t k, const float* a, int64_t a_stride, const float* b, int64_t b_row, float* c,
+                  int64_t c_row, const float* start) {
+  constexpr int64_t columns = vectors * lanes;
+  if (m < kPackFor || b_row == columns) {
+    panel<lanes, rows, vectors, transposed>(m, k, a, a_stride, b, b_row, c, c_row, start);
+    return;
+  }
+  alignas(64) float packed[kDepthBlock * columns];
+  for (int64_t p = 0; p < k; ++p)
+    for (int v = 0; v < vectors; ++v)
+      store<lanes>(packed + p * columns + v * lanes, load<lanes>(b + p * b_row + v * lanes));
+  panel<lanes, rows, vectors, transposed>(m, k, a, a_stride, packed, columns, c, c_row, start);
+}
+
 template <bool transposed>
 void block(int64_t m, int64_t n, int64_t k, const float* a, int64_t a_stride, const float* b, int64_t b_row, float* c,
            int64_t c_row, const float* start) {
@@ -71,19 +94,16 @@ void block(int64_t m, int64_t n, int64_t k, const float* a, int64_t a_stride, co
   while (n >= kLanes) {
     int64_t vectors = n / kLanes;
     if (vectors > 3) vectors = vectors == 4 ? (kMaxVectors == 4 ? 4 : 2) : 3;
-    if (vectors == 1) panel<kLanes, tile_rows(1), 1, transposed>(m, k, a, a_stride, b, b_row, c, c_row, start);
-    if (vectors == 2) panel<kLanes, tile_rows(2), 2, transposed>(m, k, a, a_stride, b, b_row, c, c_row, start);
-    if (vectors == 3) panel<kLanes, tile_rows(3), 3, transposed>(m, k, a, a_stride, b, b_row, c, c_row, start);
+    if (vectors == 1) packed_panel<kLanes, tile_rows(1), 1, transposed>(m, k, a, a_stride, b, b_row, c, c_row, start);
+    if (vectors == 2) packed_panel<kLanes, tile_rows(2), 2, transposed>(m, k, a, a_stride, b, b_row, c, c_row, start);
+    if (vectors == 3) packed_panel<kLanes, tile_rows(3), 3, transposed>(m, k, a, a_stride, b, b_row, c, c_row, start);
     if constexpr (kMaxVectors == 4)
-      if (vectors == 4) panel<kLanes, tile_rows(4), 4, transposed>(m, k, a, a_stride, b, b_row, c, c_row, start);
+      if (vectors == 4) packed_panel<kLanes, tile_rows(4), 4, transposed>(m, k, a, a_stride, b, b_row, c, c_row, start);
     advance(vectors * kLanes);
   }
   if constexpr (kLanes > 8)
     if (n > 0) panel<8, 12, 1, transposed>(m, k, a, a_stride, b, b_row, c, c_row, start);
 }
-
-constexpr int64_t kDepthBlock = 224;  // of k: 224 x 24 floats of B are two thirds of a 32 KB cache
-constexpr int64_t kRowBlock = 192;    // of m
 
 void product(const Product& p) {
   const bool transposed = p.a_col != 1;
@@ -98,11 +118,10 @@ void product(const Product& p) {
       const float* a = p.a + m0 * p.a_row + k0 * p.a_col;
       float* c = p.c + m0 * p.c_row;
       if (transposed && p.a_col > kRowBlock && p.n > 64) {
-        // Rows far apart are a page each: more of them than a processor has addresses at hand.
-        float packed[kDepthBlock * kRowBlock];
-        for (int64_t i = 0; i < k; ++i)
-          std::memcpy(packed + i * kRowBlock, a + i * p.a_col, static_cast<size_t>(m) * sizeof(float));
-        block<true>(m, p.n, k, packed, kRowBlock, p.b + k0 * p.b_row, p.b_row, c, p.c_row, start);
+        // Down its columns, A is a page for each element: more of them than a processor has addresses at hand.
+        alignas(64) float turned[kRowBlock * kDepthBlock];
+        transpose(a, p.a_col, k, m, turned, k);
+        block<false>(m, p.n, k, turned, k, p.b + k0 * p.b_row, p.b_row, c, p.c_row, start);
       } else if (transposed) {
         block<true>(m, p.n, k, a, stride, p.b + k0 * p.b_row, p.b_row, c, p.c_row, start);
       } else {

@@ -13,19 +13,20 @@ namespace {
 
 MINE_FAST_INLINE int64_t hidden_stride(int64_t width) { return padded(width + 1); }
 
-MINE_FAST_INLINE void positive_mask(const float* row, int64_t width, uint64_t* words) {
+// Of one row; the words of all rows lie as in Masks.
+MINE_FAST_INLINE void positive_mask(const float* row, int64_t width, uint64_t* words, int64_t rows) {
   for (int64_t w = 0; w < mask_words(width); ++w) {
     const int64_t columns = padded(width) - w * 64;
     uint64_t bits = 0;
     for (int64_t c = 0; c < 64 && c < columns; c += 8) bits |= positive_bits8(row + w * 64 + c) << c;
-    words[w] = bits;
+    words[w * rows] = bits;
   }
 }
 
 // value(c) is the pre-activation of column c.
 template <Activation act, typename Value>
 MINE_FAST_INLINE void activate_row(const Value& value, int64_t width, float slope, float* __restrict hidden,
-                                   float* __restrict derivative, uint64_t* mask) {
+                                   float* __restrict derivative, uint64_t* mask, int64_t rows) {
   if constexpr (act == Activation::kRelu) {
     for (int64_t c = 0; c < padded(width); ++c) hidden[c] = activate<act, float>(value(c), slope);
   }
@@ -39,7 +40,7 @@ MINE_FAST_INLINE void activate_row(const Value& value, int64_t width, float slop
   }
   for (int64_t c = width; c < hidden_stride(width); ++c) hidden[c] = 0.f;
   if constexpr (act == Activation::kRelu) {
-    if (mask != nullptr) positive_mask(hidden, width, mask);
+    if (mask != nullptr) positive_mask(hidden, width, mask, rows);
   }
   hidden[width] = 1.f;
 }
@@ -52,8 +53,8 @@ void first_layer(const float* x_rows, const float* y_rows, int64_t stride, const
       const float* __restrict x = x_rows + i[r] * stride;
       const float* __restrict y = y_rows + j[r] * stride;
       activate_row<decltype(kind)::value>([=](int64_t c) { return x[c] + y[c]; }, width, slope, hidden + r * stride,
-                                          derivative ? derivative + r * stride : nullptr,
-                                          masks ? masks + r * mask_words(width) : nullptr);
+                                          derivative ? derivative + r * stride : nullptr, masks ? masks + r : nullptr,
+                                          rows);
     }
   });
 }
@@ -64,8 +65,8 @@ void activate_rows(float* z, int64_t stride, int64_t rows, int64_t width, Activa
     for (int64_t r = 0; r < rows; ++r) {
       float* row = z + r * stride;
       activate_row<decltype(kind)::value>([=](int64_t c) { return row[c]; }, width, slope, row,
-                                          derivative ? derivative + r * stride : nullptr,
-                                          masks ? masks + r * mask_words(width) : nullptr);
+                                          derivative ? derivative + r * stride : nullptr, masks ? masks + r : nullptr,
+                                          rows);
     }
   });
 }
@@ -174,9 +175,18 @@ double exponentials(const float* scores, int64_t rows, float reference, float* w
 void transpose(const float* in, int64_t in_row, int64_t rows, int64_t columns, float* out, int64_t out_row) {
   constexpr int64_t kBlock = 16;  // a block of both sides stays in the first-level cache
   for (int64_t r0 = 0; r0 < rows; r0 += kBlock) {
-    const int64_t r1 = r0 + kBlock < rows ? r0 + kBlock : rows;
-    for (int64_t c = 0; c < columns; ++c)
-      for (int64_t r = r0; r < r1; ++r) out[c * out_row + r] = in[r * in_row + c];
+    const int64_t here = rows - r0 < kBlock ? rows - r0 : kBlock;
+    const float* from = in + r0 * in_row;
+    float* to = out + r0;
+    int64_t c = 0;
+    if (here == kBlock) {
+      for (; c + 8 <= columns; c += 8) {
+        transpose8(from + c, in_row, to + c * out_row, out_row);
+        transpose8(from + 8 * in_row + c, in_row, to + c * out_row + 8, out_row);
+      }
+    }
+    for (; c < columns; ++c)
+      for (int64_t r = 0; r < here; ++r) to[c * out_row + r] = from[r * in_row + c];
   }
 }
 

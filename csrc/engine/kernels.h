@@ -30,10 +30,11 @@ struct Product {
   const float* start;  // [n], the value that every row of C starts from; null: C itself (add)
 };
 
-// The masks of a matrix: bit j of word w of row i says that element (i, 64 w + j) is not zero.
+// The masks of a matrix: bit j of word w of row i says that element (i, 64 w + j) is not zero. Word w of all rows comes
+// before word w + 1, because that is how the kernels read them: one word each of many rows.
 struct Masks {
-  const uint64_t* words;
-  int64_t row;  // words per row
+  const uint64_t* words;  // [mask_words(columns), rows]
+  int64_t rows;
 };
 
 struct AdamSettings {
@@ -91,8 +92,8 @@ struct Kernels {
   // weights[r] = exp(scores[r] - reference); returns their sum.
   double (*exponentials)(const float* scores, int64_t rows, float reference, float* weights);
 
-  // Bits of [rows, columns] to bits of [columns, rows]; rows at most 64 * out_row.
-  void (*transpose_masks)(Masks in, int64_t rows, int64_t columns, uint64_t* out, int64_t out_row);
+  // Bits of [rows, columns] to bits of [columns, rows], in the layout of Masks.
+  void (*transpose_masks)(Masks in, int64_t columns, uint64_t* out);
   // out [columns, rows] = in [rows, columns] transposed.
   void (*transpose)(const float* in, int64_t in_row, int64_t rows, int64_t columns, float* out, int64_t out_row);
 

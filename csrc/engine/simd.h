@@ -93,5 +93,30 @@ MINE_FAST_INLINE uint64_t positive_bits8(const float* p) {
 #endif
 }
 
+// out [8, 8] = in [8, 8] transposed.
+MINE_FAST_INLINE void transpose8(const float* in, int64_t in_row, float* out, int64_t out_row) {
+#if MINE_FAST_ISA >= 2 && defined(__x86_64__)
+  __m256 pairs[8], fours[8];
+  for (int r = 0; r < 8; r += 2) {
+    const __m256 even = _mm256_loadu_ps(in + r * in_row), odd = _mm256_loadu_ps(in + (r + 1) * in_row);
+    pairs[r] = _mm256_unpacklo_ps(even, odd);
+    pairs[r + 1] = _mm256_unpackhi_ps(even, odd);
+  }
+  for (int r = 0; r < 8; r += 4) {  // columns 0, 4 | 1, 5 | 2, 6 | 3, 7 of rows r to r + 3
+    fours[r] = _mm256_shuffle_ps(pairs[r], pairs[r + 2], 0x44);
+    fours[r + 1] = _mm256_shuffle_ps(pairs[r], pairs[r + 2], 0xee);
+    fours[r + 2] = _mm256_shuffle_ps(pairs[r + 1], pairs[r + 3], 0x44);
+    fours[r + 3] = _mm256_shuffle_ps(pairs[r + 1], pairs[r + 3], 0xee);
+  }
+  for (int c = 0; c < 4; ++c) {
+    _mm256_storeu_ps(out + c * out_row, _mm256_permute2f128_ps(fours[c], fours[c + 4], 0x20));
+    _mm256_storeu_ps(out + (c + 4) * out_row, _mm256_permute2f128_ps(fours[c], fours[c + 4], 0x31));
+  }
+#else
+  for (int c = 0; c < 8; ++c)
+    for (int r = 0; r < 8; ++r) out[c * out_row + r] = in[r * in_row + c];
+#endif
+}
+
 }  // namespace
 }  // namespace mine_fast::engine

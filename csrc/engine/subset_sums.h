@@ -82,7 +82,7 @@ MINE_FAST_INLINE void subset_look_up(const float* tables, Masks masks, int64_t r
   using Sum = SubsetSum<columns>;
   for (int64_t i = 0; i < rows; ++i) {
     Sum sum;
-    sum.add(tables, masks.words[i * masks.row], groups);
+    sum.add(tables, masks.words[i], groups);
     float* out = c + i * c_row;
     for (int v = 0; v < Sum::kVectors; ++v) {
       vec<Sum::kWidth> value = sum.total(v);
@@ -99,7 +99,7 @@ void subset_product_panel(const float* tables, Masks masks, int64_t rows, int64_
   const int64_t words = mask_words(k);
   for (int64_t w = 0; w < words; ++w, tables += 16 * kTableSize) {
     const int groups = static_cast<int>(w + 1 < words ? 16 : (k - w * 64 + 3) / 4);
-    subset_look_up<columns>(tables, {masks.words + w, masks.row}, rows, groups, w == 0,
+    subset_look_up<columns>(tables, {masks.words + w * masks.rows, masks.rows}, rows, groups, w == 0,
                             w + 1 == words ? row_weight : nullptr, c, c_row);
   }
 }
@@ -136,7 +136,7 @@ void subset_sums_panel(const float* b, int64_t b_row, const float* scale, Masks 
   for (int64_t w = 0; w < words; ++w) {
     const int64_t rows = w + 1 < words ? 64 : k - w * 64;
     subset_tables_of_word<columns>(b + w * 64 * b_row, b_row, scale + w * 64, rows, tables);
-    subset_look_up<columns>(tables, {masks.words + w, masks.row}, m, static_cast<int>((rows + 3) / 4),
+    subset_look_up<columns>(tables, {masks.words + w * masks.rows, masks.rows}, m, static_cast<int>((rows + 3) / 4),
                             row_weight != nullptr && w == 0, w + 1 == words ? row_weight : nullptr, c, c_row);
   }
 }
@@ -165,14 +165,14 @@ MINE_FAST_INLINE void transpose_bits64(uint64_t* block) {
   }
 }
 
-void transpose_masks(Masks in, int64_t rows, int64_t columns, uint64_t* out, int64_t out_row) {
+void transpose_masks(Masks in, int64_t columns, uint64_t* out) {
   for (int64_t w = 0; w < mask_words(columns); ++w) {
-    for (int64_t r0 = 0; r0 < rows; r0 += 64) {
-      const int64_t here = rows - r0 < 64 ? rows - r0 : 64;
+    for (int64_t r0 = 0; r0 < in.rows; r0 += 64) {
+      const int64_t here = in.rows - r0 < 64 ? in.rows - r0 : 64;
       uint64_t block[64];
-      for (int64_t r = 0; r < 64; ++r) block[r] = r < here ? in.words[(r0 + r) * in.row + w] : 0;
+      for (int64_t r = 0; r < 64; ++r) block[r] = r < here ? in.words[w * in.rows + r0 + r] : 0;
       transpose_bits64(block);
-      for (int64_t c = 0; c < 64 && w * 64 + c < columns; ++c) out[(w * 64 + c) * out_row + r0 / 64] = block[c];
+      for (int64_t c = 0; c < 64 && w * 64 + c < columns; ++c) out[r0 / 64 * columns + w * 64 + c] = block[c];
     }
   }
 }

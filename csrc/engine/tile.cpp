@@ -91,9 +91,9 @@ const float* Tile::forward(const StepWeights& weights, const float* x_part, cons
 }
 
 Masks Tile::transposed_masks(size_t l) {
-  const int64_t row = mask_words(rows_);
-  kernels_.transpose_masks(masks_of(l), rows_, network_.layers[l].width, transposed_masks_.data(), row);
-  return {transposed_masks_.data(), row};
+  const int64_t width = network_.layers[l].width;
+  kernels_.transpose_masks(masks_of(l), width, transposed_masks_.data());
+  return {transposed_masks_.data(), width};
 }
 
 void Tile::backward(const StepWeights& weights, const float* row_weight, bool set, const Accumulators& sums) {

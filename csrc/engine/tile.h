@@ -51,15 +51,13 @@ class Tile {
   struct LayerBuffers {
     Buffer<float> hidden;      // [rows, stride]
     Buffer<float> derivative;  // [rows, stride], unless the layer has masks
-    Buffer<uint64_t> masks;    // [rows, mask_words(width)]
+    Buffer<uint64_t> masks;    // [mask_words(width), rows of the last forward]
     int64_t set_bits = 0;      // of masks
   };
 
   // Sparse products pay below this share of set bits.
   bool is_sparse(size_t layer) const;
-  Masks masks_of(size_t layer) const {
-    return {buffers_[layer].masks.data(), mask_words(network_.layers[layer].width)};
-  }
+  Masks masks_of(size_t layer) const { return {buffers_[layer].masks.data(), rows_}; }
   const float* derivative_of(size_t layer) const {
     return network_.layers[layer].has_masks() ? nullptr : buffers_[layer].derivative.data();
   }
@@ -70,7 +68,7 @@ class Tile {
   const Kernels& kernels_;
   std::vector<LayerBuffers> buffers_;
   Buffer<float> grad_, grad_below_;    // [rows, max stride]
-  Buffer<uint64_t> transposed_masks_;  // [max width, mask_words(rows)]
+  Buffer<uint64_t> transposed_masks_;  // [mask_words(rows), width]
   Buffer<float> scratch_;              // of subset_sums
   Buffer<float> zeros_;                // [max stride]
   Buffer<float> scores_, row_weight_;  // [rows]
