@@ -66,22 +66,4 @@ inline Tensor empty_tensor(const Tensor& like, const std::vector<int64_t>& shape
   return Tensor(handle);
 }
 
-inline void check_key(const Tensor& key) {
-  STD_TORCH_CHECK(key.scalar_type() == ScalarType::Long && key.numel() == 2 && key.is_contiguous(),
-                  "key must be a contiguous int64 tensor (seed, offset)");
-}
-
-// The operands of the paired first layer.
-inline void check_parts(const Tensor& x_part, const Tensor& y_part, const Tensor& bias) {
-  STD_TORCH_CHECK(x_part.dim() == 2 && y_part.dim() == 2 && x_part.size(0) == y_part.size(0) &&
-                      x_part.size(1) == y_part.size(1) && bias.numel() == x_part.size(1),
-                  "x_part and y_part must be [B, h] and bias [h]");
-  STD_TORCH_CHECK(x_part.scalar_type() == y_part.scalar_type() && x_part.scalar_type() == bias.scalar_type(),
-                  "x_part, y_part and bias must have one dtype");
-}
-
-inline void check_rows(int64_t rows) {
-  STD_TORCH_CHECK(rows != 1, "a batch of one row cannot be shuffled: it has no other row to meet");
-}
-
 }  // namespace mine_fast

@@ -71,7 +71,7 @@ def cross_fit(
         return _independent_result(rows, flags, seed, used, time.perf_counter() - started), None
 
     folds = torch.randperm(rows, generator=torch.Generator().manual_seed(seed)).tensor_split(settings.folds)
-    critics: list[nn.Module] = []
+    first_critic: nn.Module | None = None
     histories: list[FoldHistory] = []
     scores: list[HeldOutScores] = []
     for k, held_out in enumerate(folds):
@@ -84,11 +84,12 @@ def cross_fit(
         critic, history, held_out_score = _fit_fold(
             mine, source, others, held_out, settings, _fold_seed(seed, k), device, report
         )
-        critics.append(critic)
+        if first_critic is None:
+            first_critic = critic
         histories.append(history)
         scores.append(held_out_score)
     result = _combine(histories, scores, flags, seed, used, time.perf_counter() - started)
-    return result, critics[0]
+    return result, first_critic
 
 
 def _fold_seed(seed: int, fold: int) -> int:

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from mine_fast import ops
 from mine_fast.arrays import cast
 from mine_fast.batches import as_rows, check_batch
+from mine_fast.checks import as_integer
 from mine_fast.critics import MLPCritic, call_critic, paired_scores
 from mine_fast.cross_fitting import Progress, cross_fit
 from mine_fast.data import as_pair, pair_source
 from mine_fast.errors import DivergenceError
 from mine_fast.native import critic_obstacle, optimizer_obstacle, use_engine
-from mine_fast.ops.dv import dv_term
+from mine_fast.ops.dv import check_dv_arguments, dv_term
 from mine_fast.result import MIResult
 from mine_fast.steps import optimize_in_torch, optimize_natively
 from mine_fast.training import fitting_threads, ordinary_autograd
@@ -81,25 +82,18 @@ class MINE(nn.Module):
         super().__init__()
         if T is not None and not callable(T):
             raise TypeError(f"T must be a module or function (x, z) -> scores, or None, got {type(T).__name__}")
-        if loss not in ops.LOSSES:
-            raise ValueError(f"loss must be one of {', '.join(ops.LOSSES)}, got {loss!r}")
         if method not in (None, "concat"):
             raise ValueError(f"method must be None or 'concat', got {method!r}")
         if isinstance(alpha, bool) or not isinstance(alpha, numbers.Real):
             raise TypeError(f"alpha must be a number in (0, 1], got {type(alpha).__name__} {alpha!r}")
-        if not 0 < alpha <= 1:
-            raise ValueError(f"alpha must be in (0, 1], got {alpha}")
-        if isinstance(shuffles, bool) or not isinstance(shuffles, numbers.Integral):
-            raise TypeError(f"shuffles must be an int, got {type(shuffles).__name__} {shuffles!r}")
-        if shuffles < 1:
-            raise ValueError(f"shuffles must be at least 1, got {shuffles}")
+        check_dv_arguments(alpha, loss)
         self.T = T
         # Outside the module's tree: what `fit` starts every fold from, even after T was trained on rows of a later fit.
         self._given = (copy.deepcopy(T) if isinstance(T, nn.Module) else None,)
         self.loss = loss
         self.alpha = float(alpha)
         self.method = method
-        self.shuffles = int(shuffles)
+        self.shuffles = as_integer("shuffles", shuffles, least=1)
         if seed is None:
             seed = int(torch.randint(2**62, ()))
         self.register_buffer("log_ema", torch.tensor(-math.inf))
@@ -238,14 +232,10 @@ class MINE(nn.Module):
         >>> 0.5 < mine.optimize(x, y, iters=50, opt=opt) < 1.1   # the truth is 0.80
         tensor(True)
         """
-        for name, value, least in (("iters", iters, 1), ("batch_size", batch_size, 2)):
-            if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-                raise TypeError(f"{name} must be an int, got {type(value).__name__} {value!r}")
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
+        iters = as_integer("iters", iters, least=1)
+        batch_size = as_integer("batch_size", batch_size, least=2)
         if opt is not None and not isinstance(opt, torch.optim.Optimizer):
             raise TypeError(f"opt must be a torch.optim.Optimizer or None, got {type(opt).__name__}")
-        iters, batch_size = int(iters), int(batch_size)
         with ordinary_autograd():
             x, y = self._samples(X, Y)
             if self.T is None:
@@ -329,8 +319,7 @@ class MINE(nn.Module):
         """
         if progress is not None and not callable(progress):
             raise TypeError(f"progress must be callable or None, got {type(progress).__name__}")
-        if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
-            raise TypeError(f"seed must be an int, got {type(seed).__name__} {seed!r}")
+        seed = as_integer("seed", seed)
         if device is not None:
             try:
                 device = torch.device(device)
@@ -340,7 +329,7 @@ class MINE(nn.Module):
                 raise ValueError(f"device must be one that torch can use, got {device!r}: torch sees no CUDA GPU")
         with ordinary_autograd():
             source = pair_source(x, y, allow_nd=self._takes_nd)
-            result, critic = cross_fit(self, source, int(seed), device, progress, settings)
+            result, critic = cross_fit(self, source, seed, device, progress, settings)
         if isinstance(critic, MLPCritic):
             self.T = critic
         elif critic is not None:

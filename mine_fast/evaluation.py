@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -44,13 +45,19 @@ class HeldOutScores:
         """The number n of held-out rows."""
         return self.joint.numel()
 
+    @cached_property
     def log_mean_exp(self) -> float:
         """Log mean exp of all marginal scores."""
         return float(_log_mean_exp(self.marginal.flatten()))
 
+    @cached_property
+    def weight_as_x(self) -> Tensor:
+        """What the pairs of each row of x weigh in the marginal term, [n], mean 1."""
+        return torch.exp(_log_mean_exp(self.marginal) - self.log_mean_exp)
+
     def dv_bound(self) -> float:
         """The DV bound mean(T_joint) - log mean exp(T_marginal), in nats (Belghazi et al. 2018, eq. 6)."""
-        return float(self.joint.mean()) - self.log_mean_exp()
+        return float(self.joint.mean()) - self.log_mean_exp
 
     def influence(self) -> Tensor:
         """How much each row moves the bound, [n], mean 0: its joint score minus its share of the marginal term.
@@ -58,15 +65,13 @@ class HeldOutScores:
         The marginal term averages over pairs of rows, a U-statistic; row i enters as x and as y, so the share is
         (mean_s e^T(x_i, y_partner) + mean_s e^T(x_owner, y_i)) / Z - 1 by the delta method and Hoeffding's projection.
         """
-        log_z = self.log_mean_exp()
-        share = torch.exp(_log_mean_exp(self.marginal) - log_z) + torch.exp(_log_mean_exp(self.as_y) - log_z)
-        psi = self.joint - share
+        weight_as_y = torch.exp(_log_mean_exp(self.as_y) - self.log_mean_exp)
+        psi = self.joint - self.weight_as_x - weight_as_y
         return psi - psi.mean()
 
     def effective_sample_size(self) -> float:
         """(sum w)^2 / sum w^2 of the marginal weights w = exp T, summed over the shuffles of a row: at most n."""
-        weight = torch.exp(_log_mean_exp(self.marginal) - self.log_mean_exp())
-        return float(weight.sum() ** 2 / (weight**2).sum())
+        return float(self.weight_as_x.sum() ** 2 / (self.weight_as_x**2).sum())
 
 
 def _log_mean_exp(scores: Tensor) -> Tensor:

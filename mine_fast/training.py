@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from mine_fast.checks import as_integer
 from mine_fast.data import ArraySource, PairSource
 from mine_fast.errors import DivergenceError
 from mine_fast.evaluation import held_out_scores
@@ -59,14 +60,9 @@ class TrainingSettings:
     engine: str = "auto"
 
     def __post_init__(self) -> None:
-        use_engine("auto" if self.engine == "native" else self.engine, None)
+        use_engine(self.engine, None)  # refuses an unknown one; obstacles show when there is a critic
         for name, least in (("steps", 1), ("batch_size", 2), ("shuffles", 1), ("evaluate_every", 1), ("folds", 2)):
-            value = getattr(self, name)
-            if not isinstance(value, numbers.Integral) or isinstance(value, bool):
-                raise TypeError(f"{name} must be an int, got {type(value).__name__} {value!r}")
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
-            object.__setattr__(self, name, int(value))  # numpy's integers are none for the engine
+            object.__setattr__(self, name, as_integer(name, getattr(self, name), least))
         for name in ("learning_rate", "max_grad_norm", "validation_fraction", "averaging", "weight_decay"):
             value = getattr(self, name)
             if not isinstance(value, numbers.Real) or isinstance(value, bool):

@@ -4,8 +4,7 @@
 #include <algorithm>
 #include <tuple>
 
-#include "../log_mean_exp.h"
-#include "../tensor.h"
+#include "../checks.h"
 #include "parallel.h"
 
 namespace mine_fast {
@@ -69,11 +68,7 @@ std::tuple<Tensor, Tensor, Tensor> dv_term_forward(
     double alpha, int64_t loss) {
   const Tensor source = as_contiguous(scores);
   const int64_t marginal_rows = source.numel() - joint_rows;
-  STD_TORCH_CHECK(joint_rows > 0 && marginal_rows > 0, "the DV term needs joint and marginal scores");
-  const ScalarType dtype = accumulate_dtype(source);
-  STD_TORCH_CHECK(log_ema.scalar_type() == dtype && log_ema.numel() == 1,
-                  "log_ema must be a scalar tensor in the accumulation dtype of the scores");
-  STD_TORCH_CHECK(loss >= 0 && loss <= static_cast<int64_t>(Loss::kFdiv), "unknown loss code ", loss);
+  check_dv_term(source, joint_rows, log_ema, loss);
   Tensor value = empty_tensor(log_ema, {});
   Tensor new_log_ema = empty_tensor(log_ema, {});
   Tensor statistics = empty_tensor(log_ema, {3});
@@ -106,10 +101,7 @@ Tensor dv_term_backward(const Tensor& grad,    // [], the upstream gradient of t
                         const Tensor& statistics) {  // [3]
   const Tensor source = as_contiguous(scores);
   const int64_t marginal_rows = source.numel() - joint_rows;
-  STD_TORCH_CHECK(grad.numel() == 1 && grad.scalar_type() == accumulate_dtype(source) && statistics.numel() == 3 &&
-                      statistics.scalar_type() == accumulate_dtype(source),
-                  "grad [] and statistics [3] must have the accumulation dtype of the scores");
-  STD_TORCH_CHECK(joint_rows > 0 && marginal_rows > 0, "the DV term needs joint and marginal scores");
+  check_dv_term_grad(grad, source, joint_rows, statistics);
   Tensor grad_scores = empty_tensor(source, {source.numel()});
   with_floating_dtype(source, "scores", [&](auto tag) {
     using Scalar = typename decltype(tag)::type;

@@ -16,8 +16,7 @@ Tensor pair(const Tensor& x,    // [B, dx]
             int64_t shuffles) {
   const Tensor x_rows = as_contiguous(x), y_rows = as_contiguous(y);
   const int64_t rows = x_rows.size(0), x_width = x_rows.size(1), y_width = y_rows.size(1);
-  STD_TORCH_CHECK(y_rows.size(0) == rows && y_rows.scalar_type() == x_rows.scalar_type(),
-                  "x and y must agree in rows and dtype");
+  check_pair(x_rows, y_rows);
   const ShuffleTable table(key, rows, shuffles);
   Tensor paired = empty_tensor(x_rows, {(1 + shuffles) * rows, x_width + y_width});
   const int64_t item = static_cast<int64_t>(x_rows.element_size());
@@ -42,8 +41,7 @@ std::tuple<Tensor, Tensor> pair_backward(const Tensor& grad,  // [(1 + S) * B, d
                                          int64_t x_width, int64_t shuffles) {
   const Tensor source = as_contiguous(grad);
   const int64_t rows = source.size(0) / (1 + shuffles), width = source.size(1), y_width = width - x_width;
-  STD_TORCH_CHECK(source.size(0) == rows * (1 + shuffles) && x_width >= 0 && y_width >= 0,
-                  "grad must be [(1 + S) * B, dx + dy]");
+  check_pair_grad(source, x_width, shuffles);
   const ShuffleTable table(key, rows, shuffles);
   Tensor grad_x = empty_tensor(source, {rows, x_width});
   Tensor grad_y = empty_tensor(source, {rows, y_width});

@@ -80,8 +80,7 @@ std::tuple<Tensor, Tensor> paired_first_layer_backward(const Tensor& grad,    //
   const Tensor source = as_contiguous(grad), x_rows = as_contiguous(x_part), y_rows = as_contiguous(y_part),
                offset = as_contiguous(bias);
   const int64_t rows = x_rows.size(0), width = x_rows.size(1);
-  STD_TORCH_CHECK(source.numel() == (1 + shuffles) * rows * width && source.scalar_type() == x_rows.scalar_type(),
-                  "grad must be [(1 + S) * B, h] in the dtype of x_part");
+  check_parts_grad(source, x_rows, shuffles);
   const ShuffleTable table(key, rows, shuffles);
   Tensor grad_x = empty_tensor(x_rows, {rows, width});
   Tensor grad_y = empty_tensor(x_rows, {rows, width});

@@ -4,8 +4,8 @@
 
 #include <vector>
 
+#include "../checks.h"
 #include "../shuffle.h"
-#include "../tensor.h"
 
 namespace mine_fast {
 

@@ -18,10 +18,7 @@ std::tuple<Tensor, Tensor, Tensor> dv_term_forward(
     double alpha, int64_t loss) {
   const Tensor source = as_contiguous(scores);
   const int64_t total = source.numel(), marginal_rows = total - joint_rows;
-  STD_TORCH_CHECK(joint_rows > 0 && marginal_rows > 0, "the DV term needs joint and marginal scores");
-  STD_TORCH_CHECK(log_ema.scalar_type() == accumulate_dtype(source) && log_ema.numel() == 1,
-                  "log_ema must be a scalar tensor in the accumulation dtype of the scores");
-  STD_TORCH_CHECK(loss >= 0 && loss <= static_cast<int64_t>(Loss::kFdiv), "unknown loss code ", loss);
+  check_dv_term(source, joint_rows, log_ema, loss);
   check_one_device(source, {&log_ema});
   const OnDeviceOf here(source);
   Tensor value = empty_tensor(log_ema, {});
@@ -48,14 +45,10 @@ Tensor dv_term_backward(const Tensor& grad,    // [], the upstream gradient of t
                         int64_t joint_rows,
                         const Tensor& statistics) {  // [3]
   const Tensor source = as_contiguous(scores);
-  const ScalarType dtype = accumulate_dtype(source);
-  STD_TORCH_CHECK(grad.scalar_type() == dtype && grad.numel() == 1 && statistics.scalar_type() == dtype &&
-                      statistics.numel() == 3 && statistics.is_contiguous(),
-                  "grad and statistics must be in the accumulation dtype of the scores");
+  check_dv_term_grad(grad, source, joint_rows, statistics);
   check_one_device(source, {&grad, &statistics});
   const OnDeviceOf here(source);
   Tensor grad_scores = empty_tensor(source, {source.numel()});
-  if (source.numel() == 0) return grad_scores;
   with_device_dtype(source, "scores", [&](auto tag) {
     using Scalar = typename decltype(tag)::type;
     using T = accumulate_t<Scalar>;

@@ -10,7 +10,7 @@
 
 #include <initializer_list>
 
-#include "../tensor.h"
+#include "../checks.h"
 
 namespace mine_fast {
 

@@ -15,8 +15,7 @@ Tensor pair(const Tensor& x,    // [B, dx]
             int64_t shuffles) {
   const Tensor x_rows = as_contiguous(x), y_rows = as_contiguous(y);
   const int64_t rows = x_rows.size(0), x_width = x_rows.size(1), y_width = y_rows.size(1);
-  STD_TORCH_CHECK(y_rows.size(0) == rows && y_rows.scalar_type() == x_rows.scalar_type(),
-                  "x and y must agree in rows and dtype");
+  check_pair(x_rows, y_rows);
   check_key(key);
   check_rows(rows);
   check_one_device(x_rows, {&y_rows, &key});
@@ -35,6 +34,7 @@ std::tuple<Tensor, Tensor> pair_backward(const Tensor& grad,  // [(1 + S) * B, d
                                          int64_t x_width, int64_t shuffles) {
   const Tensor source = as_contiguous(grad);
   const int64_t rows = source.size(0) / (1 + shuffles), y_width = source.size(1) - x_width;
+  check_pair_grad(source, x_width, shuffles);
   check_key(key);
   check_rows(rows);
   check_one_device(source, {&key});

@@ -52,8 +52,7 @@ std::tuple<Tensor, Tensor> paired_first_layer_backward(const Tensor& grad,    //
   const Tensor source = as_contiguous(grad), x_rows = as_contiguous(x_part), y_rows = as_contiguous(y_part),
                offset = as_contiguous(bias);
   const int64_t rows = x_rows.size(0), width = x_rows.size(1);
-  STD_TORCH_CHECK(source.numel() == (1 + shuffles) * rows * width && source.scalar_type() == x_rows.scalar_type(),
-                  "grad must be [(1 + S) * B, h] in the dtype of x_part");
+  check_parts_grad(source, x_rows, shuffles);
   check_key(key);
   check_rows(rows);
   check_one_device(x_rows, {&source, &y_rows, &offset, &key});

@@ -51,7 +51,7 @@ def dv_loss_of_scores(
     -1.0
     """
     check_floating(scores=scores)
-    _check_dv_arguments(alpha, loss)
+    check_dv_arguments(alpha, loss)
     check_integer("joint_rows", joint_rows)
     if not 0 < joint_rows < scores.numel():
         raise ValueError(
@@ -103,7 +103,8 @@ class _DVTerm(torch.autograd.Function):
         return _dv_term_backward(ctx, grad)
 
 
-def _check_dv_arguments(alpha: float, loss: str) -> None:
+def check_dv_arguments(alpha: float, loss: str) -> None:
+    """Refuse an unknown loss, and an alpha outside (0, 1]."""
     if loss not in LOSSES:
         raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {loss!r}")
     if not 0 < alpha <= 1:

@@ -1,0 +1,20 @@
+"""Checks of settings that several places take."""
+
+from __future__ import annotations
+
+import math
+import numbers
+
+
+def as_integer(name: str, value: object, least: float = -math.inf) -> int:
+    """A setting as Python's int: numpy's integers are welcome, booleans are not.
+
+    Raises:
+        TypeError: no integer.
+        ValueError: less than `least`.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be an int, got {type(value).__name__} {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+    return int(value)
