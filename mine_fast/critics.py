@@ -8,7 +8,8 @@ call on all pairs; anything else (batch normalisation, a function) is called for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -16,7 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from mine_fast import ops
+from mine_fast.checks import as_integer
 from mine_fast.inputs import QuantileInputs
+from mine_fast.modules import is_plain
 
 __all__ = ["MLPCritic", "call_critic", "critic_layers", "paired_scores"]
 
@@ -50,6 +53,9 @@ class MLPCritic(nn.Module):
         hidden: widths of the hidden layers.
         activation: class of the activation between them.
 
+    Raises:
+        ValueError, TypeError: no widths, or not widths; not a class of modules.
+
     The network is built by `prepare`, which learns the inputs from training rows and so knows their widths.
 
     >>> import torch, mine_fast
@@ -60,7 +66,11 @@ class MLPCritic(nn.Module):
 
     def __init__(self, hidden: Sequence[int] = (64, 64), activation: type[nn.Module] = nn.SiLU) -> None:
         super().__init__()
-        self.hidden = tuple(hidden)
+        self.hidden = tuple(as_integer("hidden", width, least=1) for width in hidden)
+        if not self.hidden:
+            raise ValueError("hidden must name at least one width, got none: without a hidden layer T is additive")
+        if not (isinstance(activation, type) and issubclass(activation, nn.Module)):
+            raise TypeError(f"activation must be a class of modules such as torch.nn.SiLU, got {activation!r}")
         self.activation = activation
         self.x_inputs = QuantileInputs()
         self.y_inputs = QuantileInputs()
@@ -83,11 +93,13 @@ class MLPCritic(nn.Module):
             layers += [_linear(fan_in, fan_out, generator), self.activation()]
         self.layers = nn.Sequential(*layers, _linear(widths[-1], 1, generator))
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """As of every module; a critic that was not prepared takes its size from the state."""
-        if not len(self.layers) and "layers.0.weight" in state_dict:
-            self._make_layers(state_dict["layers.0.weight"].shape[1])
-        return super().load_state_dict(state_dict, *args, **kwargs)
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # A critic that was not prepared takes its widths from the state.
+        weights = [value for name, value in state_dict.items() if re.fullmatch(prefix + r"layers\.\d+\.weight", name)]
+        if not len(self.layers) and weights:
+            self.hidden = tuple(weight.shape[0] for weight in weights[:-1])
+            self._make_layers(weights[0].shape[1])
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def features(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """What the network reads of x [N, dx] and y [N, dy]."""
@@ -102,7 +114,7 @@ class MLPCritic(nn.Module):
 
 def _linear(fan_in: int, fan_out: int, generator: torch.Generator | None) -> nn.Linear:
     """A Linear layer with torch's own initial distribution, uniform within 1 / sqrt(fan_in), from a generator."""
-    layer = nn.utils.skip_init(nn.Linear, fan_in, fan_out)
+    layer = nn.utils.skip_init(nn.Linear, fan_in, fan_out, device="cpu", dtype=torch.float32)
     bound = fan_in**-0.5
     nn.init.uniform_(layer.weight, -bound, bound, generator)
     nn.init.uniform_(layer.bias, -bound, bound, generator)
@@ -113,8 +125,8 @@ def critic_layers(critic: object, method: str | None) -> nn.Sequential | None:
     """The stack of row-wise layers by which a critic reads concatenated rows, or None if it is not such a critic."""
     if method != "concat" or type(critic) is not nn.Sequential or not len(critic):
         return None
-    plain = all(type(m) in _ROW_WISE and not m._forward_hooks and not m._forward_pre_hooks for m in critic)
-    return critic if plain and not critic._forward_hooks and not critic._forward_pre_hooks else None
+    row_wise = all(type(module) in _ROW_WISE for module in critic)
+    return critic if row_wise and all(map(is_plain, critic.modules())) else None
 
 
 def call_critic(critic: Callable[..., Tensor], method: str | None, x: Tensor, y: Tensor) -> Tensor:
@@ -149,6 +161,13 @@ def _explaining(
         return route(critic, method, x, y, *rest)
     try:
         return route(critic, method, x, y, *rest)
+    except TypeError as error:
+        if method is None and "positional argument" in str(error):
+            raise TypeError(
+                f"T is called as T(x, z) and cannot take two arguments ({error}); method='concat' calls it as "
+                "T(torch.cat([x, z], 1))"
+            ) from error
+        raise
     except RuntimeError as error:
         for text, kind in _MISFITS.items():
             if text in str(error):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mine_fast.arrays import cast
-from mine_fast.critics import MLPCritic, call_critic
+from mine_fast.critics import MLPCritic, call_critic, critic_layers
 from mine_fast.data import ArraySource, PairSource
 from mine_fast.evaluation import HeldOutScores, held_out_scores, permutation_p_value
 from mine_fast.inputs import QuantileInputs
@@ -23,7 +23,7 @@ from mine_fast.result import Flag, History, MIResult
 from mine_fast.training import FoldHistory, TrainingSettings, fitting_threads, train_critic
 
 if TYPE_CHECKING:
-    from mine_fast.estimator import MINE
+    from mine_fast.loss import DVLoss
 
 __all__ = ["Progress", "cross_fit"]
 
@@ -50,14 +50,14 @@ def training_settings(given: dict[str, Any]) -> TrainingSettings:
 
 
 def cross_fit(
-    mine: MINE,
+    mine: DVLoss,
     source: PairSource,
     seed: int,
     device: torch.device | str | None,
     progress: Progress | None,
     given: dict[str, Any],
-) -> tuple[MIResult, nn.Module | None]:
-    """The work of `MINE.fit`: the result, and the first fold's critic (None where nothing had to be trained)."""
+) -> tuple[MIResult, nn.Module | None, Tensor]:
+    """The work of `MINE.fit`: the result, and the first fold's critic and log-EMA (None: nothing had to be trained)."""
     settings = training_settings(given)
     started = time.perf_counter()
     rows = len(source)
@@ -68,10 +68,12 @@ def cross_fit(
     flags, degenerate = _constant_columns(source)
     used = {**dataclasses.asdict(settings), "loss": mine.loss, "alpha": mine.alpha}
     if degenerate:
-        return _independent_result(rows, flags, seed, used, time.perf_counter() - started), None
+        return _independent_result(rows, flags, seed, used, time.perf_counter() - started), None, mine.log_ema
 
-    folds = torch.randperm(rows, generator=torch.Generator().manual_seed(seed)).tensor_split(settings.folds)
-    first_critic: nn.Module | None = None
+    folds = torch.randperm(rows, generator=torch.Generator("cpu").manual_seed(seed), device="cpu").tensor_split(
+        settings.folds
+    )
+    first: tuple[nn.Module, Tensor] | None = None
     histories: list[FoldHistory] = []
     scores: list[HeldOutScores] = []
     for k, held_out in enumerate(folds):
@@ -81,15 +83,16 @@ def cross_fit(
             if progress is not None:
                 progress(done + step, len(folds) * settings.steps, bound)
 
-        critic, history, held_out_score = _fit_fold(
+        critic, log_ema, history, held_out_score = _fit_fold(
             mine, source, others, held_out, settings, _fold_seed(seed, k), device, report
         )
-        if first_critic is None:
-            first_critic = critic
+        if first is None:
+            first = critic, log_ema
         histories.append(history)
         scores.append(held_out_score)
     result = _combine(histories, scores, flags, seed, used, time.perf_counter() - started)
-    return result, first_critic
+    assert first is not None
+    return result, *first
 
 
 def _fold_seed(seed: int, fold: int) -> int:
@@ -97,7 +100,7 @@ def _fold_seed(seed: int, fold: int) -> int:
 
 
 def _fit_fold(
-    mine: MINE,
+    mine: DVLoss,
     source: PairSource,
     others: Tensor,
     held_out: Tensor,
@@ -105,59 +108,63 @@ def _fit_fold(
     seed: int,
     device: torch.device | str | None,
     report: Callable[[int, float], None],
-) -> tuple[nn.Module, FoldHistory, HeldOutScores]:
+) -> tuple[nn.Module, Tensor, FoldHistory, HeldOutScores]:
     """Train on `others` (a part of which chooses the step) and score `held_out`."""
     share = round(settings.validation_fraction * others.numel())
     count = min(max(2, share), MAX_VALIDATION_ROWS, others.numel() - 2)
     validation, train = others[:count], others[count:]
-    critic, network, method, transform = _fold_critic(mine, source, train, seed, device)
+    loss = mine.at_start(seed)
+    loss.shuffles = settings.shuffles
+    critic, transform = _fold_critic(loss, source, train, seed, device)
     fold_source = source.map(transform)
-    loss = type(mine)(network, mine.loss, mine.alpha, method, shuffles=settings.shuffles, seed=seed)
-    loss.to(next(network.parameters()).device)
 
     def score(x: Tensor, y: Tensor) -> Tensor:
-        return call_critic(network, method, x, y)
+        return call_critic(loss.T, loss.method, x, y)
 
     # A million pairs settle the marginal term; fewer than 20 shuffles leave it noisy, 199 resolve p = 0.005.
     shuffles = settings.evaluation_shuffles or min(199, max(20, 1_000_000 // len(source)))
-    parameters = sum(p.numel() for p in network.parameters())
-    # The default critic draws nothing from torch's global generator: several threads may estimate at once.
-    seeded = contextlib.nullcontext() if isinstance(critic, MLPCritic) else _seeded(seed)
+    parameters = sum(p.numel() for p in loss.parameters())
+    # A stack of layers draws nothing from torch's global generators.
+    seeded = contextlib.nullcontext() if critic_layers(loss.T, loss.method) else _seeded(seed, loss.log_ema.device)
     with seeded, fitting_threads(parameters, (1 + settings.shuffles) * settings.batch_size):
         history = train_critic(loss, score, fold_source, train, validation, settings, seed, report)
-        return critic, history, held_out_scores(score, fold_source, held_out, seed, shuffles)
+        return critic, loss.log_ema, history, held_out_scores(score, fold_source, held_out, seed, shuffles)
+
+
+#: Held by the fit that has seeded torch's global generators: there is one set of them for all threads.
+_generators = threading.RLock()
 
 
 @contextlib.contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Seed torch's global generators (dropout) within, and give back the caller's afterwards."""
-    with torch.random.fork_rng():
+    with _generators, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
 
 
 def _fold_critic(
-    mine: MINE, source: PairSource, train: Tensor, seed: int, device: torch.device | str | None
-) -> tuple[nn.Module, nn.Module, str | None, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]]:
-    """A fold's critic, the network in it that trains, how that is called, and what maps rows to what it reads.
+    loss: DVLoss, source: PairSource, train: Tensor, seed: int, device: torch.device | str | None
+) -> tuple[nn.Module, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]]:
+    """A fold's critic, put into a loss that has not trained, and what maps rows to what the loss reads.
 
-    Every fold starts from weights that have seen none of the rows. The default critic reads features that do not
-    change while it trains, so they are computed once, and its network is trained on them directly. A user's critic is
-    copied as it was given to `MINE`, whatever it was trained on since, and reads the rows in its own dtype.
+    The default critic reads features that do not change while it trains, so they are computed once, and its network is
+    trained on them directly. A critic of the caller's reads the rows in its own dtype.
     """
-    if mine.T is None or isinstance(mine.T, MLPCritic):
-        default = MLPCritic() if mine.T is None else MLPCritic(mine.T.hidden, mine.T.activation)
+    if loss.T is None or isinstance(loss.T, MLPCritic):
+        default = MLPCritic() if loss.T is None else loss.T
         x, y = source.rows(train[: QuantileInputs.max_rows])
-        default.prepare(x, y, torch.Generator().manual_seed(seed))
+        default.prepare(x, y, torch.Generator("cpu").manual_seed(seed))
         default.to(device or source.device)
-        return default, default.layers, "concat", lambda x, y: default.features(*_moved(x, y, device))
-    if not isinstance(mine.T, nn.Module) or next(mine.T.parameters(), None) is None:
-        raise TypeError(f"T must be a torch.nn.Module with parameters to be trained, got {type(mine.T).__name__}")
-    like = next(mine.T.parameters())
-    assert mine.given_critic is not None  # T was a module when it was given
-    critic = copy.deepcopy(mine.given_critic).to(device=device or like.device, dtype=like.dtype)
-    like = next(critic.parameters())
-    return critic, critic, mine.method, lambda x, y: (cast(x, like, "x"), cast(y, like, "y"))
+        loss.T, loss.method = default.layers, "concat"
+        loss.to(device or source.device)
+        return default, lambda x, y: default.features(*_moved(x, y, device))
+    like = next(loss.T.parameters(), None) if isinstance(loss.T, nn.Module) else None
+    if like is None:
+        raise TypeError(f"T must be a torch.nn.Module with parameters to be trained, got {type(loss.T).__name__}")
+    loss.to(device or like.device)
+    like = next(loss.T.parameters())
+    return loss.T, lambda x, y: (cast(x, like, "x"), cast(y, like, "y"))
 
 
 def _moved(x: Tensor, y: Tensor, device: torch.device | str | None) -> tuple[Tensor, Tensor]:

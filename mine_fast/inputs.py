@@ -53,8 +53,8 @@ class QuantileInputs(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         for name in ("knots", "quantiles", "center", "scale", "levels"):
-            self.register_buffer(name, torch.empty(0, dtype=torch.float64))
-        self.register_buffer("level_columns", torch.empty(0, dtype=torch.int64))
+            self.register_buffer(name, torch.empty(0, dtype=torch.float64, device="cpu"))
+        self.register_buffer("level_columns", torch.empty(0, dtype=torch.int64, device="cpu"))
 
     @property
     def width(self) -> int:

@@ -7,17 +7,16 @@ module, and the optimiser's moments in the optimiser, so that a user can go on i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mine_fast.critics import activation_code, check_width, critic_layers
+from mine_fast.loss import DVLoss
+from mine_fast.modules import has_parameter_hooks, is_plain
 from mine_fast.ops import LOSSES
-
-if TYPE_CHECKING:
-    from mine_fast.estimator import MINE
 
 __all__ = ["EngineCritic", "optimizer_obstacle", "use_engine"]
 
@@ -41,9 +40,11 @@ def use_engine(engine: str, obstacle: str | None) -> bool:
     return engine != "torch" and obstacle is None
 
 
-def critic_obstacle(critic: object, method: str | None) -> str | None:
-    """Why the engine cannot train a critic, or None."""
-    layers = critic_layers(critic, method)
+def critic_obstacle(mine: DVLoss) -> str | None:
+    """Why the engine cannot train the critic of a loss module, or None."""
+    if type(mine).forward is not DVLoss.forward or not is_plain(mine):
+        return f"{type(mine).__name__} has hooks or a forward of its own"
+    layers = critic_layers(mine.T, mine.method)
     if layers is None:
         return "T is not a torch.nn.Sequential of Linear layers and activations with method='concat', free of hooks"
     expect_linear = True
@@ -58,7 +59,12 @@ def critic_obstacle(critic: object, method: str | None) -> str | None:
         return "T has no hidden layer"
     if not isinstance(layers[-1], nn.Linear) or layers[-1].out_features != 1:
         return "T does not end in a Linear layer with one output"
-    for parameter in layers.parameters():
+    parameters = [parameter for module in layers for parameter in module.parameters()]
+    if len({id(parameter) for parameter in parameters}) < len(parameters):
+        return "layers of T share parameters"
+    for parameter in parameters:
+        if has_parameter_hooks(parameter):
+            return "a parameter of T has hooks"
         if parameter.dtype != torch.float32 or parameter.device.type != "cpu":
             return f"the parameters of T are {parameter.dtype} on {parameter.device}, not float32 on the CPU"
         if not parameter.requires_grad:
@@ -79,6 +85,8 @@ def optimizer_obstacle(optimizer: torch.optim.Optimizer, layers: nn.Module) -> s
         return "opt has its learning rate in a tensor"
     if [id(p) for p in group["params"]] != [id(p) for p in layers.parameters()]:
         return "opt does not train exactly the parameters of T"
+    if "step" in vars(optimizer):
+        return "opt.step is wrapped, by a learning-rate scheduler for example"
     hooks = (optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks)
     return "opt has hooks" if any(hooks) else None
 
@@ -93,7 +101,7 @@ class EngineCritic:
         mine: the loss module, for its loss, alpha, moving average and shuffle key.
     """
 
-    def __init__(self, layers: nn.Sequential, x_width: int, y_width: int, mine: MINE) -> None:
+    def __init__(self, layers: nn.Sequential, x_width: int, y_width: int, mine: DVLoss) -> None:
         from mine_fast import _engine
 
         linear = [module for module in layers if isinstance(module, nn.Linear)]

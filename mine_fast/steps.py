@@ -19,7 +19,7 @@ from mine_fast.native import EngineCritic, allowed_threads, engine_rows
 from mine_fast.reference import PASS_STREAM, bijection
 
 if TYPE_CHECKING:
-    from mine_fast.estimator import MINE
+    from mine_fast.loss import DVLoss
     from mine_fast.training import TrainingSettings
 
 
@@ -36,7 +36,7 @@ class Steps(Protocol):
         """Within, the module holds the averaged weights."""
 
 
-def epoch_batches(rows: Tensor, batch_size: int, seed: int) -> Iterator[Tensor]:
+def epoch_batches(rows: Tensor, batch_size: int, seed: int, first_pass: int = 0) -> Iterator[Tensor]:
     """Endless batches of row indices, from the same bijections as the marginal shuffle.
 
     Every pass visits the rows in a new order; those that fill no batch wait for the next pass.
@@ -45,10 +45,11 @@ def epoch_batches(rows: Tensor, batch_size: int, seed: int) -> Iterator[Tensor]:
         rows: int64 [N], on the CPU.
         batch_size: N if that is smaller.
         seed: names the orders.
+        first_pass: the pass to begin with.
     """
     size = min(batch_size, rows.numel())
-    for epoch in itertools.count():
-        order = rows[bijection(ops.shuffle_key(seed, epoch), PASS_STREAM, rows.numel())]
+    for epoch in itertools.count(first_pass):
+        order = rows[bijection(ops.shuffle_key(seed, epoch, device=rows.device), PASS_STREAM, rows.numel())]
         yield from order.split(size)[: rows.numel() // size]
 
 
@@ -73,7 +74,7 @@ class TorchSteps:
     """Steps in torch: any critic, any device."""
 
     def __init__(
-        self, mine: MINE, source: PairSource, train_rows: Tensor, settings: TrainingSettings, seed: int
+        self, mine: DVLoss, source: PairSource, train_rows: Tensor, settings: TrainingSettings, seed: int
     ) -> None:
         self.mine = mine
         self.source = source
@@ -126,7 +127,7 @@ class NativeSteps:
     """Steps by the engine, for a stack of layers on rows in memory; the same as `TorchSteps` to rounding."""
 
     def __init__(
-        self, mine: MINE, source: PairSource, train_rows: Tensor, settings: TrainingSettings, seed: int
+        self, mine: DVLoss, source: PairSource, train_rows: Tensor, settings: TrainingSettings, seed: int
     ) -> None:
         x, y = source.rows(train_rows)
         assert isinstance(mine.T, nn.Sequential)
@@ -167,14 +168,16 @@ class NativeSteps:
     def averaged(self) -> Iterator[None]:
         """See `Steps`. The weights in training are the engine's own, so there is nothing to put back."""
         self.critic.write_parameters(self.average)
+        self.critic.write_loss_state()
         yield
 
 
 def optimize_in_torch(
-    mine: MINE, x: Tensor, y: Tensor, steps: int, batch_size: int, opt: torch.optim.Optimizer
+    mine: DVLoss, x: Tensor, y: Tensor, steps: int, batch_size: int, opt: torch.optim.Optimizer
 ) -> None:
     """Make the steps of `MINE.optimize` with any critic and optimiser."""
-    batches = epoch_batches(torch.arange(x.shape[0]), batch_size, int(mine.shuffle_key[0]))
+    seed, made = (int(v) for v in mine.shuffle_key)
+    batches = epoch_batches(torch.arange(x.shape[0], device="cpu"), batch_size, seed, first_pass=made)
     for step in range(1, steps + 1):
         index = next(batches).to(x.device)
         opt.zero_grad()
@@ -186,13 +189,15 @@ def optimize_in_torch(
 
 
 def optimize_natively(
-    mine: MINE, x: Tensor, y: Tensor, steps: int, batch_size: int, opt: torch.optim.Optimizer
+    mine: DVLoss, x: Tensor, y: Tensor, steps: int, batch_size: int, opt: torch.optim.Optimizer
 ) -> None:
     """Make the steps of `MINE.optimize` by the engine, in the place of Adam or AdamW."""
     assert isinstance(mine.T, nn.Sequential)
     group = opt.param_groups[0]
     critic = EngineCritic(mine.T, x.shape[1], y.shape[1], mine)
     critic.read_optimizer(opt)
+    # As many steps as were made are at least as many passes: the orders that come now have not been.
+    critic.engine.epoch = critic.engine.offset
     try:
         critic.engine.train(
             engine_rows(x),

@@ -21,7 +21,7 @@ from mine_fast.native import critic_obstacle, use_engine
 from mine_fast.steps import NativeSteps, Steps, TorchSteps
 
 if TYPE_CHECKING:
-    from mine_fast.estimator import MINE
+    from mine_fast.loss import DVLoss
 
 __all__ = ["FoldHistory", "TrainingSettings", "train_critic"]
 
@@ -79,8 +79,9 @@ class TrainingSettings:
             raise ValueError(f"averaging must be in [0, 1), got {self.averaging!r}")
         if not self.weight_decay >= 0:
             raise ValueError(f"weight_decay must not be negative, got {self.weight_decay!r}")
-        if self.evaluation_shuffles is not None and self.evaluation_shuffles < 1:
-            raise ValueError(f"evaluation_shuffles must be at least 1, got {self.evaluation_shuffles}")
+        if self.evaluation_shuffles is not None:
+            shuffles = as_integer("evaluation_shuffles", self.evaluation_shuffles, least=1)
+            object.__setattr__(self, "evaluation_shuffles", shuffles)
 
 
 @dataclass
@@ -120,7 +121,7 @@ def fitting_threads(parameters: int, rows: int) -> Iterator[None]:
 
 
 def train_critic(
-    mine: MINE,
+    mine: DVLoss,
     score: Callable[[Tensor, Tensor], Tensor],
     source: PairSource,
     train_rows: Tensor,
@@ -146,7 +147,7 @@ def train_critic(
     """
     if not any(p.requires_grad for p in mine.parameters()):
         raise ValueError("T has no trainable parameters")
-    obstacle = critic_obstacle(mine.T, mine.method)
+    obstacle = critic_obstacle(mine)
     if obstacle is None and not isinstance(source, ArraySource):
         obstacle = "the rows are fetched from a dataset, not held in memory"
     make = NativeSteps if use_engine(settings.engine, obstacle) else TorchSteps
@@ -159,7 +160,7 @@ def train_critic(
         with steps.averaged():
             mine.eval()
             bound = held_out_scores(score, source, validation_rows, seed, shuffles=8).dv_bound()
-            if not (math.isfinite(bound) and math.isfinite(train)):
+            if not math.isfinite(bound) or (step > 0 and not math.isfinite(train)):
                 raise DivergenceError(
                     f"training diverged before step {step}: the bound is {train:g} on the batches and {bound:g} on "
                     f"the validation rows; lower learning_rate (now {settings.learning_rate:g}) or scale the inputs"
@@ -174,7 +175,7 @@ def train_critic(
             progress(step, bound)
 
     mine.train()
-    validate(0, 0.0)
+    validate(0, math.nan)
     for start in range(0, settings.steps, settings.evaluate_every):
         count = min(settings.evaluate_every, settings.steps - start)
         loss = steps.advance(count)

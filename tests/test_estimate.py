@@ -97,7 +97,7 @@ def test_noise_cannot_be_fitted_into_information():
     critic = nn.Sequential(nn.Linear(60, 256), nn.ReLU(), nn.Linear(256, 1))
     r = mine_fast.MINE(critic, method="concat").fit(x, y, steps=200, learning_rate=1e-3, folds=2)
     assert r.mi < 0.05
-    assert max(r.history.train[0]) > 1.0  # it did memorise
+    assert max(r.history.train[0][1:]) > 1.0  # it did memorise
 
 
 def test_same_seed_same_result_and_no_trace_left():

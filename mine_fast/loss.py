@@ -1,0 +1,176 @@
+"""The loss module under `MINE`: a critic, the moving average of the bias correction, and the stream of shuffles."""
+
+from __future__ import annotations
+
+import copy
+import math
+import numbers
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from mine_fast import ops
+from mine_fast.batches import as_rows, check_batch
+from mine_fast.checks import as_integer
+from mine_fast.critics import MLPCritic, call_critic, paired_scores
+from mine_fast.modules import StartingState
+from mine_fast.ops.dv import check_dv_arguments, dv_term
+
+__all__ = ["DVLoss"]
+
+Self = TypeVar("Self", bound="DVLoss")
+
+
+class DVLoss(nn.Module):
+    """Minus the Donsker-Varadhan bound of a batch, or its variants; `MINE`, which says what the arguments are, is this
+    with estimates on top.
+    """
+
+    T: Any
+    loss: str
+    alpha: float
+    method: str | None
+    shuffles: int
+    log_ema: Tensor
+    shuffle_key: Tensor
+    _evaluation_shuffle: Tensor
+    _given: dict[str, int]
+    _start: StartingState | None
+
+    def __init__(
+        self,
+        T: Callable[..., Tensor] | None = None,
+        loss: str = "mine",
+        alpha: float = 0.01,
+        method: str | None = None,
+        *,
+        shuffles: int | None = None,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        if T is not None and not callable(T):
+            raise TypeError(f"T must be a module or function (x, z) -> scores, or None, got {type(T).__name__}")
+        if method not in (None, "concat"):
+            raise ValueError(f"method must be None or 'concat', got {method!r}")
+        if isinstance(alpha, bool) or not isinstance(alpha, numbers.Real):
+            raise TypeError(f"alpha must be a number in (0, 1], got {type(alpha).__name__} {alpha!r}")
+        check_dv_arguments(alpha, loss)
+        self.T = T
+        self.loss = loss
+        self.alpha = float(alpha)
+        self.method = method
+        # What was asked for counts in `fit` too, whose defaults are others.
+        self._given = {name: value for name, value in (("shuffles", shuffles), ("seed", seed)) if value is not None}
+        self.shuffles = as_integer("shuffles", self._given.get("shuffles", 1), least=1)
+        self._start = None
+        if seed is None:
+            seed = int(torch.randint(2**62, (), device="cpu"))
+        self.register_buffer("log_ema", torch.tensor(-math.inf, dtype=torch.float32))
+        self.register_buffer("shuffle_key", ops.shuffle_key(seed))
+        self.register_buffer("_evaluation_shuffle", torch.tensor([0, 1 << 62]), persistent=False)
+
+    def extra_repr(self) -> str:
+        """The settings, for `print(mine)`."""
+        return f"loss={self.loss!r}, alpha={self.alpha:g}, method={self.method!r}, shuffles={self.shuffles}"
+
+    def forward(self, x: Tensor, z: Tensor, z_marg: Tensor | None = None) -> Tensor:
+        """Minus the bound on I(X; Z) of a batch; minimise it to train T, or anything before x and z.
+
+        In training mode a call moves `log_ema` and the marginal shuffle one step on; in `eval()` mode it leaves both,
+        and the same rows give the same number.
+
+        Args:
+            x: [B, dx] or [B]; more dimensions with method None.
+            z: [B, dz] or [B], paired with x row by row.
+            z_marg: [B, dz], samples of z's marginal; None pairs x with derangements of z.
+
+        Returns:
+            0-d tensor in nats, float32 (float64 for float64 scores).
+
+        Raises:
+            ValueError: unequal rows, one row, mixed devices, a critic that does not fit.
+            TypeError: not floating tensors, or mixed dtypes.
+        """
+        x, z = self._batch(x, z)
+        key = None
+        if z_marg is None and self.training:
+            key, next_key = ops.advance_key(self.shuffle_key)
+            self.shuffle_key.copy_(next_key)
+        loss, log_ema = self._loss_and_ema(x, z, z_marg, key)
+        if self.training and self.loss == "mine":
+            self.log_ema.copy_(log_ema)
+        return loss
+
+    def _batch(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """X and z as rows, checked."""
+        if self.T is None:
+            raise ValueError("T is None: the default critic is made by fit(x, y); pass a critic to use MINE as a loss")
+        x, z = as_rows(x, "x"), as_rows(z, "z")
+        check_batch(x=x, z=z)
+        if self.method == "concat" and (x.ndim != 2 or z.ndim != 2):
+            raise ValueError(
+                f"x and z must be [B, d] to be concatenated, got shapes {list(x.shape)} and {list(z.shape)}; "
+                "method=None calls T(x, z)"
+            )
+        return x, z
+
+    def _loss_and_ema(self, x: Tensor, z: Tensor, z_marg: Tensor | None, key: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The loss of checked rows and the new log-EMA, with marginal samples given or drawn by the key.
+
+        Without a key they are drawn by one that training does not come to.
+        """
+        if z_marg is None:
+            if key is None:
+                key = self.shuffle_key + self._evaluation_shuffle
+            if x.shape[0] < 2:
+                raise ValueError(
+                    f"x and z need at least 2 rows: a batch of {x.shape[0]} cannot be shuffled into marginal pairs"
+                )
+            scores = paired_scores(self.T, self.method, x, z, key, self.shuffles)
+        else:
+            z_marg = as_rows(z_marg, "z_marg")
+            check_batch(x=x, z_marg=z_marg)
+            joint = call_critic(self.T, self.method, x, z)
+            scores = torch.cat([joint, call_critic(self.T, self.method, x, z_marg)])
+        # The average is kept in the dtype of the module, the term in that of the sums.
+        log_ema = self.log_ema.to(torch.float64 if scores.dtype == torch.float64 else torch.float32)
+        return dv_term(scores, x.shape[0], log_ema, self.alpha, self.loss)[:2]
+
+    def at_start(self: Self, seed: int) -> Self:
+        """A copy that has trained nothing yet: what a fold of `fit` begins with.
+
+        Raises:
+            TypeError: T cannot be copied.
+        """
+        try:
+            fresh = copy.deepcopy(self)
+        except (RuntimeError, TypeError) as error:
+            raise TypeError(f"T must be copyable by copy.deepcopy for fit to train one per fold: {error}") from error
+        if self._start is not None:
+            fresh.T.load_state_dict(self._start.state)
+            fresh._start = None
+        fresh.zero_grad(set_to_none=True)
+        fresh.log_ema.fill_(-math.inf)
+        fresh.shuffle_key.copy_(ops.shuffle_key(seed, device=self.shuffle_key.device))
+        return fresh
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "T":  # another critic starts from itself
+            object.__setattr__(self, "_start", None)
+        super().__setattr__(name, value)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        self._start = None  # what is loaded is where T starts from
+        if self.T is None and prefix + "T.x_inputs.knots" in state_dict:
+            self.T = MLPCritic()
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _apply(self: Self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # `half()` and `bfloat16()` leave the moving average: with alpha = 0.01 it would not move in 8 or 11 bits.
+        before = self.log_ema
+        super()._apply(fn, recurse)
+        if torch.finfo(self.log_ema.dtype).bits < 32:
+            self.log_ema = before.to(self.log_ema.device)
+        return self

@@ -1,0 +1,48 @@
+"""Handling the caller's modules: what they do when called, the mode they are in, the weights they came with."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+__all__ = ["StartingState", "has_parameter_hooks", "in_mode", "is_plain"]
+
+
+def is_plain(module: nn.Module) -> bool:
+    """Whether calling a module does what its class says and no more: it has no hooks and no `forward` of its own."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return not any(hooks) and "forward" not in vars(module)
+
+
+def has_parameter_hooks(parameter: nn.Parameter) -> bool:
+    """Whether something is called when the gradient of a parameter is computed."""
+    return bool(parameter._backward_hooks) or bool(getattr(parameter, "_post_accumulate_grad_hooks", None))
+
+
+@contextlib.contextmanager
+def in_mode(module: nn.Module, training: bool) -> Iterator[None]:
+    """Put a module into training or evaluation mode within, and give every part its own mode back afterwards."""
+    before = [(part, part.training) for part in module.modules()]
+    module.train(training)
+    try:
+        yield
+    finally:
+        for part, mode in before:
+            part.training = mode
+
+
+class StartingState:
+    """The state of a critic before it was trained on the rows of a first fit, for a later fit to start from.
+
+    Rows that a fit holds out may be among those. A critic that has been replaced or loaded since starts from itself.
+    """
+
+    def __init__(self, critic: nn.Module) -> None:
+        self.critic = critic
+        self.state: dict[str, Any] = {
+            name: value.detach().clone() if isinstance(value, Tensor) else value
+            for name, value in critic.state_dict().items()
+        }
