@@ -33,7 +33,7 @@ def usable_device(device: torch.device | str, name: str = "device") -> torch.dev
     try:
         torch.zeros(1, device=found).add(1).item()
     except Exception as error:  # each backend has its own way to say that it is not there, bare AssertionErrors too
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = str(error).split("\n")[0].split(". ")[0] or type(error).__name__  # some go on to list all they know
         raise ValueError(
             f"{name} must be one that torch can use, got {str(device)!r}: torch {torch.__version__} sees "
             f"{torch.cuda.device_count()} CUDA devices here, and says: {reason}"
