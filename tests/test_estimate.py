@@ -213,7 +213,7 @@ BAD_DATA = [
     ({"x": GOOD[:0], "y": GOOD[:0]}, ValueError, "x"),
     ({"x": GOOD[:1], "y": GOOD[:1]}, ValueError, "row"),
     ({"x": GOOD[:19], "y": GOOD[:19]}, ValueError, "at least 20 rows"),
-    ({"x": np.array(["a"] * 50)}, TypeError, "x"),
+    ({"x": np.array([f"id{i}" for i in range(50)])}, ValueError, "x must repeat its categories"),
     ({"x": GOOD.astype(complex)}, TypeError, "x.*complex"),
     ({"y": np.array([object()] * 50)}, TypeError, "y"),
     ({"x": None}, TypeError, "x"),
