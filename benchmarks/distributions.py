@@ -1,7 +1,7 @@
 """Samples with known mutual information, to judge an estimator by.
 
-`CASES` names them all. Each is drawn by a numpy generator, so a case, a size and a seed name a sample. Truths are closed
-forms, or quadrature over a grid fine enough for four digits (checked in `tests/test_distributions.py`). An invertible
+`CASES` names them all. Each is drawn by a numpy generator, so a case, a size and a seed name a sample. Truths are
+closed forms, or quadrature over a grid fine enough for four digits (checked in `tests/test_distributions.py`). An invertible
 map of either variable leaves the truth as it is: many cases are a Gaussian or a Student-t behind such a map.
 """
 
@@ -34,7 +34,7 @@ class Case:
     tuned: bool
 
 
-# Gaussian and Student-t ------------------------------------------------------------------------------------------------
+# Gaussian and Student-t -----------------------------------------------------------------------------------------------
 
 
 def gaussian_information(covariance: np.ndarray, width: int) -> float:
@@ -136,7 +136,7 @@ def mixed_up(v: np.ndarray) -> np.ndarray:
     return wiggle(v @ q) @ q.T
 
 
-# Noise of other shapes -------------------------------------------------------------------------------------------------
+# Noise of other shapes ------------------------------------------------------------------------------------------------
 
 
 def uniform_noise(width: float, tuned: bool = True) -> Case:
@@ -197,8 +197,11 @@ def _information_on_grid(density: np.ndarray, dx: float, dy: float) -> float:
     """Of a density [a, b] on a grid."""
     density = density / (density.sum() * dx * dy)
     px, py = density.sum(1) * dy, density.sum(0) * dx
-    return float((special.xlogy(density, density).sum() - 0.0) * dx * dy
-                 - special.xlogy(px, px).sum() * dx - special.xlogy(py, py).sum() * dy)
+    return float(
+        (special.xlogy(density, density).sum() - 0.0) * dx * dy
+        - special.xlogy(px, px).sum() * dx
+        - special.xlogy(py, py).sum() * dy
+    )
 
 
 def circle(sigma: float, tuned: bool = True) -> Case:
@@ -235,14 +238,17 @@ def scale_mixture(tuned: bool = True) -> Case:
     return Case(draw, truth, tuned)
 
 
-# Discrete and mixed ----------------------------------------------------------------------------------------------------
+# Discrete and mixed ---------------------------------------------------------------------------------------------------
 
 
 def discrete(table: np.ndarray, tuned: bool = True) -> Case:
     """Codes (a, b) with these joint probabilities."""
     table = table / table.sum()
-    truth = float(special.xlogy(table, table).sum()
-                  - special.xlogy(table.sum(0), table.sum(0)).sum() - special.xlogy(table.sum(1), table.sum(1)).sum())
+    truth = float(
+        special.xlogy(table, table).sum()
+        - special.xlogy(table.sum(0), table.sum(0)).sum()
+        - special.xlogy(table.sum(1), table.sum(1)).sum()
+    )
 
     def draw(rng: np.random.Generator, rows: int) -> Pair:
         cell = rng.choice(table.size, rows, p=table.ravel())
@@ -288,7 +294,7 @@ def hidden_column(width: int, case: Case, tuned: bool = True) -> Case:
     return Case(draw, case.truth, tuned)
 
 
-# Independent -----------------------------------------------------------------------------------------------------------
+# Independent ----------------------------------------------------------------------------------------------------------
 
 
 def independent(draw_one: Callable[[np.random.Generator, int], np.ndarray], tuned: bool = True) -> Case:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import numbers
-from collections.abc import Sequence
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from mine_fast.conversion import as_floating
+from mine_fast.describing import WANTED, describe
 
 __all__ = [
     "MINIMUM_ROWS",
@@ -23,29 +22,32 @@ __all__ = [
     "describe",
 ]
 
-#: A single row has no other row to be paired with.
+#: Rows that any pairs need, as a single row has no other to be paired with; to train and hold out takes more.
 MINIMUM_ROWS = 2
 
-#: For error messages.
-WANTED = "an array, tensor, DataFrame or list of real numbers, [N] or [N, d]"
 
-
-def as_samples(value: object, name: str, *, allow_nd: bool = False) -> Tensor:
+def as_samples(value: object, name: str, *, allow_nd: bool = False, recode: bool = False) -> Tensor:
     """Check one sample and return it as a floating tensor with a row per observation.
 
     Args:
         value: numpy array, torch tensor, pandas DataFrame or Series, or nested list of numbers, [N] or [N, d].
         name: what error messages call it.
         allow_nd: also accept [N, d1, d2, ...] (images, sequences), kept in that shape.
+        recode: also accept columns that can only be told in numbers made up from all the rows at hand: text and
+            categories become the codes 0, 1, ... of their sorted values; dates, time differences and integers that
+            float64 cannot hold are counted from the smallest. Where a critic meets other rows later, those would be
+            made up differently.
 
     Returns:
         [N, d] ([N, 1] for 1-D input), detached, on the device it came on; it may share memory with `value`. float64
-        and float32 are kept (ranks must not lose precision), half and bfloat16 become float32, integers and booleans
-        float64.
+        and float32 are kept (ranks must not lose precision), half and bfloat16 become float32, integers, booleans and
+        Python's numbers float64.
 
     Raises:
-        TypeError: None, text, objects, complex numbers, dates, a dict, or anything else that is no array of numbers.
-        ValueError: 0-d, more than 2-D, no columns, fewer than two rows, NaN or infinite values.
+        TypeError: None, objects, complex numbers, a dict, or anything else that is no array of numbers; text and dates
+            without `recode`; nested, sparse, quantized and meta tensors.
+        ValueError: 0-d, more than 2-D, no columns, fewer than two rows; NaN, infinite, masked or missing values;
+            integers that float64 cannot tell apart; text of which most rows have their own.
 
     >>> as_samples([1, 2, 3], "x")
     tensor([[1.],
@@ -55,8 +57,10 @@ def as_samples(value: object, name: str, *, allow_nd: bool = False) -> Tensor:
     Traceback (most recent call last):
     ...
     ValueError: x must be finite, got 1 value that is NaN or infinite, at row 1, column 0 (nan); drop or impute it
+    >>> as_samples(["no", "yes", "no"], "x", recode=True).flatten()
+    tensor([0., 1., 0.], dtype=torch.float64)
     """
-    samples = as_floating(value, name)
+    samples = as_floating(value, name, recode=recode)
     _check_shape(samples, name, value, allow_nd)
     samples = samples.reshape(-1, 1) if samples.ndim == 1 else samples
     if math.prod(samples.shape[1:]) == 0:
@@ -68,13 +72,22 @@ def as_samples(value: object, name: str, *, allow_nd: bool = False) -> Tensor:
     return samples
 
 
-def as_pair(x: object, y: object, *, allow_nd: bool = False) -> tuple[Tensor, Tensor]:
+def as_pair(
+    x: object,
+    y: object,
+    *,
+    allow_nd: bool = False,
+    recode: bool = False,
+    names: tuple[str, str] = ("x", "y"),
+) -> tuple[Tensor, Tensor]:
     """Check two samples whose rows belong together.
 
     Args:
         x: [N] or [N, dx], anything `as_samples` takes.
         y: [N] or [N, dy], the same.
         allow_nd: see `as_samples`.
+        recode: see `as_samples`.
+        names: what error messages call the two.
 
     Returns:
         x [N, dx] and y [N, dy] on one device, in the wider of their dtypes.
@@ -91,34 +104,37 @@ def as_pair(x: object, y: object, *, allow_nd: bool = False) -> tuple[Tensor, Te
     ...
     ValueError: x and y must have the same number of rows, got 2 rows in x and 3 in y
     """
+    x_name, y_name = names
     tensors = [value for value in (x, y) if isinstance(value, Tensor) and value.is_floating_point()]
     if len(tensors) == 2 and tensors[0].dtype != tensors[1].dtype:
         raise TypeError(
-            f"x and y must be tensors of one dtype, got {tensors[0].dtype} for x and {tensors[1].dtype} for y; "
-            f"convert one with .to(dtype)"
+            f"{x_name} and {y_name} must be tensors of one dtype, got {tensors[0].dtype} for {x_name} and "
+            f"{tensors[1].dtype} for {y_name}; convert one with .to(dtype)"
         )
     if isinstance(x, Tensor) and isinstance(y, Tensor):
-        _check_one_device(x, y)  # before the values: those of a meta tensor cannot be looked at
-    x_samples = as_samples(x, "x", allow_nd=allow_nd)
-    y_samples = as_samples(y, "y", allow_nd=allow_nd)
+        _check_one_device(x, y, names)  # before the values, which may take long to check
+    x_samples = as_samples(x, x_name, allow_nd=allow_nd, recode=recode)
+    y_samples = as_samples(y, y_name, allow_nd=allow_nd, recode=recode)
     if len(x_samples) != len(y_samples):
         raise ValueError(
-            f"x and y must have the same number of rows, got {len(x_samples)} rows in x and {len(y_samples)} in y"
+            f"{x_name} and {y_name} must have the same number of rows, got {len(x_samples)} rows in {x_name} and "
+            f"{len(y_samples)} in {y_name}"
         )
-    return alike(x_samples, y_samples)
+    return alike(x_samples, y_samples, names)
 
 
-def alike(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def alike(x: Tensor, y: Tensor, names: tuple[str, str] = ("x", "y")) -> tuple[Tensor, Tensor]:
     """On one device, which is checked, and in the wider of the two dtypes."""
-    _check_one_device(x, y)
+    _check_one_device(x, y, names)
     dtype = torch.promote_types(x.dtype, y.dtype)
     return x.to(dtype), y.to(dtype)
 
 
-def _check_one_device(x: Tensor, y: Tensor) -> None:
+def _check_one_device(x: Tensor, y: Tensor, names: tuple[str, str]) -> None:
     if x.device != y.device:
         raise ValueError(
-            f"x and y must be on one device, got x on {x.device} and y on {y.device}; move one with .to(device)"
+            f"{names[0]} and {names[1]} must be on one device, got {names[0]} on {x.device} and {names[1]} on "
+            f"{y.device}; move one with .to(device)"
         )
 
 
@@ -132,22 +148,6 @@ def cast(samples: Tensor, like: Tensor, name: str) -> Tensor:
     if result.dtype != samples.dtype and not bool(torch.isfinite(result).all()):
         raise ValueError(f"{name} has values beyond {like.dtype}, the dtype of T's parameters; scale it")
     return result
-
-
-def describe(value: object) -> str:
-    """Say in a few words what an argument was, for error messages."""
-    if isinstance(value, Tensor):
-        return f"a {value.dtype} tensor of shape {list(value.shape)}"
-    if isinstance(value, np.ndarray):
-        return f"a numpy array of dtype {value.dtype} and shape {list(value.shape)}"
-    if _is_pandas(value):
-        return f"a {type(value).__name__} of shape {list(value.shape)}"  # type: ignore[attr-defined]
-    if isinstance(value, (str, bytes, numbers.Number, type(None))):
-        text = repr(value)
-        return text if len(text) <= 60 else f"{text[:57]}..."
-    if isinstance(value, Sequence):
-        return f"a {type(value).__name__} of {len(value)}"
-    return f"an object of type {type(value).__module__}.{type(value).__qualname__}"
 
 
 def check_finite(samples: Tensor, name: str, rows: Tensor | None = None) -> None:
@@ -182,86 +182,3 @@ def _check_shape(samples: Tensor, name: str, value: object, allow_nd: bool) -> N
         raise ValueError(f"{name} must be [N] or [N, d], got a single number, {describe(value)}")
     if samples.ndim > 2 and not allow_nd:
         raise ValueError(f"{name} must be [N] or [N, d], got {describe(value)}; flatten it with .reshape(len(x), -1)")
-
-
-def _is_pandas(value: object) -> bool:
-    # By what it can do, not by its class: pandas is no dependency.
-    return hasattr(value, "iloc") and hasattr(value, "to_numpy")
-
-
-def as_floating(value: object, name: str) -> Tensor:
-    """Convert to float32 or float64 as `as_samples` does, of whatever shape and values.
-
-    Raises:
-        TypeError: what holds no real numbers.
-        ValueError: rows of unequal length.
-    """
-    if isinstance(value, (list, tuple)) and value and all(isinstance(row, Tensor) for row in value):
-        try:
-            value = torch.stack(list(value))
-        except (RuntimeError, TypeError) as error:
-            raise ValueError(
-                f"{name} must have rows of one shape and dtype, got {describe(value)} tensors that differ"
-            ) from error
-    if isinstance(value, Tensor):
-        return _from_tensor(value, name)
-    return torch.from_numpy(_from_array(_as_array(value, name), name))
-
-
-def _from_tensor(value: Tensor, name: str) -> Tensor:
-    if value.is_complex():
-        raise TypeError(f"{name} must be real, got {describe(value)}; stack its .real and .imag as columns")
-    if value.layout != torch.strided or value.is_quantized:
-        raise TypeError(f"{name} must be a dense tensor, got {describe(value)} with layout {value.layout}")
-    if value.is_inference():
-        value = value.clone()  # to an ordinary tensor, which a backward may save
-    if value.dtype in (torch.float32, torch.float64):
-        return value.detach()
-    return value.detach().to(torch.float32 if value.is_floating_point() else torch.float64)
-
-
-def _as_array(value: object, name: str) -> np.ndarray:
-    if _is_pandas(value):
-        return _from_pandas(value, name)
-    if isinstance(value, np.ma.MaskedArray):
-        return np.ma.filled(value.astype(np.float64), np.nan) if value.dtype.kind in "biuf" else value.data
-    is_text = isinstance(value, (str, bytes, bytearray))
-    if is_text or not (hasattr(value, "__array__") or isinstance(value, (Sequence, numbers.Number))):
-        raise TypeError(f"{name} must be {WANTED}, got {describe(value)}")
-    try:
-        return np.asarray(value)
-    except (ValueError, OverflowError) as error:
-        raise ValueError(f"{name} must have rows of one length, got {describe(value)} ({error})") from error
-
-
-def _from_pandas(value: Any, name: str) -> np.ndarray:
-    """Convert by dtype kind, so that nullable and Arrow columns count as the numbers they hold, their gaps as NaN."""
-    is_frame = hasattr(value, "columns")
-    if value.size == 0:
-        return np.empty(value.shape)
-    columns = zip(value.columns, value.dtypes, strict=True) if is_frame else [(value.name, value.dtype)]
-    narrow = True
-    for label, dtype in columns:
-        kind = getattr(dtype, "kind", "O")
-        if kind not in "biuf":
-            hints = {"M": "; subtract a start and convert to seconds", "m": "; convert it to seconds"}
-            hint = hints.get(kind, "; encode it as numbers, for example with pandas.factorize")
-            raise TypeError(f"{name} must hold real numbers, got column {label!r} of dtype {dtype}{hint}")
-        narrow &= str(dtype).lower() in ("float16", "float32")
-    return np.asarray(value.to_numpy(dtype=np.float32 if narrow else np.float64, na_value=np.nan))
-
-
-def _from_array(array: np.ndarray, name: str) -> np.ndarray:
-    """To a contiguous, writable float32 or float64 array, as `torch.from_numpy` wants it."""
-    if array.dtype.kind == "O":
-        found = next(((i, item) for i, item in enumerate(array.flat) if not isinstance(item, numbers.Real)), None)
-        what = f"holding {describe(found[1])} at position {found[0]}" if found else "; convert it with .astype(float)"
-        raise TypeError(f"{name} must hold real numbers, got an array of Python objects {what}")
-    if array.dtype.kind not in "biuf":
-        kinds = {"c": "complex numbers", "U": "text", "S": "bytes", "M": "dates", "m": "time differences"}
-        what = kinds.get(array.dtype.kind, "records")
-        raise TypeError(f"{name} must hold real numbers, got {what} ({describe(array)})")
-    small = array.dtype.kind == "f" and array.dtype.itemsize <= 4
-    with np.errstate(over="ignore"):  # extended precision beyond float64 becomes infinite, and is refused as such
-        result = np.ascontiguousarray(array, dtype=np.float32 if small else np.float64)
-    return result.reshape(array.shape) if result.flags.writeable else result.copy().reshape(array.shape)

@@ -28,7 +28,8 @@ examples:
 
 _COLUMNS = """
 columns: comma-separated names, numbers from 0 (negative ones from the end), and ranges: a:c by names includes c, 0:3 by
-numbers is 0, 1, 2. In an npz file: the name of an array, or NAME:COLUMNS.
+numbers is 0, 1, 2; a name goes before a number. In an npz file: the name of an array, or NAME:COLUMNS. Columns of text
+are read as categories.
 """
 
 
@@ -191,16 +192,9 @@ def _check_plot(path: Path) -> None:
 def _device(name: str | None) -> str | None:
     if name is None:
         return None
-    import torch
+    from mine_fast.devices import usable_device
 
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"--device must be a torch device such as cpu or cuda, got {name!r}") from error
-    if device.type == "cuda" and not (device.index or 0) < torch.cuda.device_count():
-        raise ValueError(
-            f"--device {name}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices here"
-        )
+    usable_device(name, "--device")
     return name
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Table", "column_numbers", "listed", "name_of"]
+__all__ = ["Table", "column_numbers", "in_both", "listed", "name_of", "names_that_are_numbers", "text_note"]
 
 
 class Table(NamedTuple):
@@ -37,7 +37,8 @@ def column_numbers(spec: str, names: Sequence[str] | None, width: int, where: st
     Args:
         spec: comma-separated names, 0-based numbers (negative ones count from the end) and ranges: `a:c` by names
             includes c, `0:3` by numbers is 0, 1, 2, as in Python; either end may be left out. A name that holds a
-            comma is put in double quotes.
+            comma is put in double quotes. A name goes before a number: where a column is called 2020, `2020` is that
+            one, whichever place it has (`names_that_are_numbers` says so).
         names: the names of the columns, or None where they have only numbers.
         width: how many columns there are.
         where: what error messages begin with.
@@ -50,6 +51,8 @@ def column_numbers(spec: str, names: Sequence[str] | None, width: int, where: st
     [0, 1, 2, 4]
     >>> column_numbers("1:", None, 4, "x")
     [1, 2, 3]
+    >>> column_numbers("1", ["2", "1", "0"], 3, "x"), column_numbers("0", ["2", "1", "0"], 3, "x")
+    ([1], [2])
     """
     if names is not None and spec in names:
         return [_one_column(spec, names, width, where)]
@@ -108,6 +111,36 @@ def _range_of_columns(part: str, names: Sequence[str] | None, width: int, where:
     return list(range(start, stop))
 
 
+def names_that_are_numbers(spec: str, names: Sequence[str] | None, width: int) -> list[str]:
+    """A note on each part of a specification that is the name of one column and the number of another.
+
+    >>> names_that_are_numbers("1", ["1", "age"], 2)
+    ["'1' is read as the name of column 0, not as the number of column 'age'; -1 is that column"]
+    """
+    parts = [part.strip() for part in next(csv.reader([spec], skipinitialspace=True), [])]
+    pieces = [piece.strip() for part in parts for piece in part.split(":")]
+    notes = []
+    for piece in dict.fromkeys(pieces):
+        if names is None or piece not in names or not re.fullmatch(r"[+-]?\d+", piece):
+            continue
+        column, number = names.index(piece), int(piece)
+        if -width <= number < width and number % width != column:
+            number %= width
+            notes.append(
+                f"{piece!r} is read as the name of column {column}, not as the number of column "
+                f"{name_of(number, names)!r}; {number - width} is that column"
+            )
+    return notes
+
+
+def in_both(x: Sequence[object], y: Sequence[object], x_names: Sequence[str]) -> list[str]:
+    """A note on the columns, told apart by whatever x and y hold of each, that are on both sides."""
+    theirs = set(y)
+    shared = [name for column, name in zip(x, x_names, strict=True) if column in theirs]
+    end = "; the mutual information of a variable with itself may be infinite"
+    return [f"in both x and y: {listed(shared)}{end}"] if shared else []
+
+
 def name_of(number: int, names: Sequence[str] | None) -> str:
     """The name of a column, or its number where it has none."""
     return names[number] if names is not None and names[number] else str(number)
@@ -117,3 +150,8 @@ def listed(names: Sequence[str], most: int = 20) -> str:
     """The names for an error message, or the first of them and how many there are."""
     shown = ", ".join(names[:most])
     return f"{shown}, ... ({len(names)} in all)" if len(names) > most else shown
+
+
+def text_note(name: str, levels: int) -> str:
+    """A note on a column that was read as categories."""
+    return f"column {name!r} is text: {levels} categories, coded 0 to {levels - 1} in sorted order"

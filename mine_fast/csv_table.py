@@ -13,11 +13,15 @@ from typing import IO, Any
 
 import numpy as np
 
-from mine_fast.columns import Table, column_numbers, name_of
+from mine_fast.columns import Table, column_numbers, in_both, name_of, names_that_are_numbers, text_note
+from mine_fast.recoding import EXACT, check_categories, floats_of_objects
 
 __all__ = ["read_csv"]
 
 _DELIMITERS = ",;\t"
+
+#: How files mark a missing number.
+_MISSING = ("", "na", "n/a", "#n/a", "null", "none", "-", "?")
 
 
 def read_csv(path: Path, x_columns: str, y_columns: str) -> Table:
@@ -46,15 +50,17 @@ def _read_rows(path: Path, lines: IO[str], x_columns: str, y_columns: str) -> Ta
     width = len(first)
     notes = []
     names = [name.strip() for name in first]
-    if _is_header(names):
-        data = rows
-    else:
-        names, data = [], chain([(first_line, first)], rows)
+    header: list[str] | None = names
+    data: Iterator[tuple[int, list[str]]] = rows
+    if not _is_header(names):
+        header, data = None, chain([(first_line, first)], rows)
         notes.append(f"no header line in {path}: its columns are numbered 0 to {width - 1}")
-    x_numbers = column_numbers(x_columns, names or None, width, f"x: {path}")
-    y_numbers = column_numbers(y_columns, names or None, width, f"y: {path}")
+    x_numbers = column_numbers(x_columns, header, width, f"x: {path}")
+    y_numbers = column_numbers(y_columns, header, width, f"y: {path}")
+    for spec in dict.fromkeys((x_columns, y_columns)):
+        notes += names_that_are_numbers(spec, header, width)
     wanted = list(dict.fromkeys(x_numbers + y_numbers))
-    columns = [_Column(path, name_of(number, names or None)) for number in wanted]
+    columns = [_Column(path, name_of(number, header)) for number in wanted]
 
     values = array("d")  # row after row
     count = 0
@@ -66,15 +72,39 @@ def _read_rows(path: Path, lines: IO[str], x_columns: str, y_columns: str) -> Ta
     if not count:
         raise ValueError(f"{path}: a header and no rows")
     table = np.frombuffer(values, dtype=np.float64).reshape(count, len(wanted))
-    place = {number: i for i, number in enumerate(wanted)}
-    notes += [note for column in columns if (note := column.note(count))]
+    for place, column in enumerate(columns):
+        if column.codes is not None:
+            table[:, place] = column.sorted_codes()[table[:, place].astype(np.int64)]
+            check_categories(len(column.codes), count, f"{path}: text must", column.name)
+            notes.append(text_note(column.name, len(column.codes)))
+    wide = [place for place, column in enumerate(columns) if column.codes is None and _is_wide(table[:, place])]
+    if wide:
+        # Rare enough to read the file a second time, now for integers of any size.
+        lines.seek(0)
+        again = _rows(csv.reader(lines, delimiter=delimiter, strict=True))
+        cells = [[row[wanted[place]] for place in wide] for _, row in again][-count:]
+        for i, place in enumerate(wide):
+            table[:, place] = _integers([row[i] for row in cells], table[:, place], path, columns[place].name)
+    place_of = {number: place for place, number in enumerate(wanted)}
+    x_names = tuple(name_of(number, header) for number in x_numbers)
     return Table(
-        table[:, [place[number] for number in x_numbers]],
-        table[:, [place[number] for number in y_numbers]],
-        tuple(name_of(number, names or None) for number in x_numbers),
-        tuple(name_of(number, names or None) for number in y_numbers),
-        tuple(notes),
+        table[:, [place_of[number] for number in x_numbers]],
+        table[:, [place_of[number] for number in y_numbers]],
+        x_names,
+        tuple(name_of(number, header) for number in y_numbers),
+        (*notes, *in_both(x_numbers, y_numbers, x_names)),
     )
+
+
+def _is_wide(column: np.ndarray) -> bool:
+    return bool((np.abs(column) > EXACT).any())
+
+
+def _integers(cells: list[str], floats: np.ndarray, path: Path, name: str) -> np.ndarray:
+    """A column with integers beyond 2^53 as numbers that are as different; the floats if it holds others too."""
+    if not all(re.fullmatch(r"\s*[+-]?\d+\s*", cell) for cell in cells):
+        return floats
+    return floats_of_objects(np.array(list(map(int, cells)), dtype=object), f"{path}:", name, recode=True)
 
 
 def _rows(reader: Any) -> Iterator[tuple[int, list[str]]]:
@@ -96,8 +126,15 @@ def _delimiter(lines: IO[str]) -> str:
 
 
 def _is_header(names: list[str]) -> bool:
-    """Whether a first line names the columns: it is not all numbers, or it is the numbers 0, 1, 2, ... in order."""
-    return names == [str(i) for i in range(len(names))] or not all(_is_number(name) for name in names)
+    """Whether a first line names the columns.
+
+    It does if some field is text, other than a mark for a missing number, or if the fields are the numbers 0, 1, 2, ...
+    in order, as pandas writes them, with or without an empty field for its index.
+    """
+    numbered = names[1:] if names[0] == "" and len(names) > 1 else names
+    if numbered == [str(i) for i in range(len(numbered))]:
+        return True
+    return not all(name.lower() in _MISSING or _is_number(name) for name in names)
 
 
 def _is_number(text: str) -> bool:
@@ -161,13 +198,11 @@ class _Column:
         found = f"{shown!r} {what}" if cell.strip() else "the cell is empty; drop or impute the row"
         return ValueError(f"{self.path}, line {line}, column {self.name!r}: {found}")
 
-    def note(self, rows: int) -> str | None:
-        """What was made of a column of text."""
-        if self.codes is None:
-            return None
-        own = " (each row has its own: is this an identifier or a date?)" if 2 < rows == len(self.codes) else ""
-        count = len(self.codes)
-        return f"column {self.name!r} is text: {count} categories coded 0 to {count - 1} in order of appearance{own}"
+    def sorted_codes(self) -> np.ndarray:
+        """[levels] the code in sorted order of each code in order of appearance."""
+        assert self.codes is not None
+        order = {text: float(place) for place, text in enumerate(sorted(self.codes))}
+        return np.array([order[text] for text in self.codes])
 
 
 def _undecodable(path: Path) -> str:

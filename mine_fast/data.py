@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from mine_fast.arrays import MINIMUM_ROWS, WANTED, as_pair, as_samples, describe
+from mine_fast.arrays import MINIMUM_ROWS, as_pair, as_samples
+from mine_fast.describing import WANTED, describe
 
 __all__ = ["MINIMUM_ROWS", "ArraySource", "PairSource", "Transform", "as_pair", "as_samples", "pair_source"]
 
@@ -91,7 +92,14 @@ class ArraySource(PairSource):
         return ArraySource(*transform(self.x, self.y))
 
 
-def pair_source(x: object, y: object = None, *, allow_nd: bool = False) -> PairSource:
+def pair_source(
+    x: object,
+    y: object = None,
+    *,
+    allow_nd: bool = False,
+    recode: bool = True,
+    names: tuple[str, str] = ("x", "y"),
+) -> PairSource:
     """Make the source of pairs from whatever the caller has.
 
     Args:
@@ -99,6 +107,9 @@ def pair_source(x: object, y: object = None, *, allow_nd: bool = False) -> PairS
             of (x, y) items, a `DataLoader` over one, or a `PairSource`.
         y: an array of as many rows, or None.
         allow_nd: accept rows of more than one dimension (images, sequences), and keep their shape.
+        recode: accept arrays of text, categories, dates and huge integers, see `as_samples`; datasets, of which no one
+            sees all rows, must give plain numbers.
+        names: what error messages call x and y.
 
     Returns:
         A source of at least two pairs.
@@ -107,26 +118,29 @@ def pair_source(x: object, y: object = None, *, allow_nd: bool = False) -> PairS
         TypeError: an iterable-style dataset, an array without y, a dataset with y, or what `as_pair` refuses.
         ValueError: what `as_pair` or `DatasetSource` refuses.
 
-    >>> len(pair_source([1.0, 2.0, 3.0], [0, 1, 1]))
+    >>> len(pair_source([1.0, 2.0, 3.0], ["a", "b", "b"]))
     3
     >>> pair_source(torch.utils.data.TensorDataset(torch.randn(9, 4), torch.randn(9))).x_width
     4
     """
+    x_name, y_name = names
     if not isinstance(x, (PairSource, Dataset, DataLoader)):
         if y is None:
             raise TypeError(
-                f"y must be {WANTED}, got None: x is {describe(x)}; only a Dataset or DataLoader of (x, y) pairs "
-                "goes without y"
+                f"{y_name} must be {WANTED}, got None: {x_name} is {describe(x)}; only a Dataset or DataLoader of "
+                f"(x, y) pairs goes without {y_name}"
             )
-        return ArraySource(*as_pair(x, y, allow_nd=allow_nd))
+        return ArraySource(*as_pair(x, y, allow_nd=allow_nd, recode=recode, names=names))
     if y is not None:
-        raise TypeError(f"y must be None when x is a {type(x).__name__}, whose items are (x, y), got {describe(y)}")
+        raise TypeError(
+            f"{y_name} must be None when {x_name} is a {type(x).__name__}, whose items are (x, y), got {describe(y)}"
+        )
     if isinstance(x, PairSource):
         return x
     dataset = x.dataset if isinstance(x, DataLoader) else x
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
         raise TypeError(
-            f"x must be a map-style Dataset (with __getitem__ and __len__), or a DataLoader over one, got "
+            f"{x_name} must be a map-style Dataset (with __getitem__ and __len__), or a DataLoader over one, got "
             f"{type(dataset).__name__}, which cannot be read in any order; held-out rows need random access: "
             "collect it into arrays, or write a Dataset that looks rows up by number"
         )

@@ -19,8 +19,10 @@ from torch.utils.data import (
     default_collate,
 )
 
-from mine_fast.arrays import MINIMUM_ROWS, alike, as_floating, check_finite, describe
+from mine_fast.arrays import MINIMUM_ROWS, alike, check_finite
+from mine_fast.conversion import as_floating
 from mine_fast.data import PairSource, Transform
+from mine_fast.describing import describe
 
 __all__ = ["DatasetSource"]
 
@@ -39,7 +41,8 @@ class DatasetSource(PairSource):
 
     Raises:
         TypeError: items that are no pairs of numbers.
-        ValueError: fewer than two rows, no columns, items of more than one dimension, NaN or infinite values.
+        ValueError: fewer than two rows, no columns, items of more than one dimension, NaN or infinite values, integers
+            beyond 2^53 that float64 cannot hold.
 
     >>> class Squares(Dataset):
     ...     def __len__(self): return 5
@@ -152,7 +155,8 @@ class DatasetSource(PairSource):
     def _check_side(self, value: Any, side: int, rows: Tensor) -> Tensor:
         name = f"{'xy'[side]} of the dataset"
         if isinstance(value, tuple | list) and value and all(isinstance(column, Tensor) for column in value):
-            value = torch.stack(list(value), 1)  # what default_collate makes of rows that are lists: a list of columns
+            # What default_collate makes of rows that are lists: a list of columns, each of its own dtype.
+            value = torch.stack([as_floating(column, name) for column in value], 1)
         samples = as_floating(value, name)
         if samples.ndim == 1:
             samples = samples.reshape(-1, 1)

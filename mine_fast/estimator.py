@@ -13,6 +13,7 @@ from mine_fast.checks import as_integer
 from mine_fast.critics import MLPCritic, call_critic
 from mine_fast.cross_fitting import Progress, cross_fit
 from mine_fast.data import MINIMUM_ROWS, as_pair, pair_source
+from mine_fast.devices import usable_device
 from mine_fast.errors import DivergenceError
 from mine_fast.loss import DVLoss
 from mine_fast.modules import StartingState, in_mode
@@ -76,9 +77,9 @@ class MINE(DVLoss):
             ValueError, TypeError: bad data; the message names the argument.
             DivergenceError: the bound is not finite.
         """
-        x, z = self._samples(x, z)
+        x, z = self._samples(x, z, ("x", "z"))
         if z_marg is not None:
-            z_marg = self._samples(x, z_marg)[1]
+            z_marg = self._samples(x, z_marg, ("x", "z_marg"))[1]
         x, z = self._batch(x, z)
         with in_mode(self, training=False):
             bound = -self._loss_and_ema(x, z, z_marg, None)[0]
@@ -134,7 +135,7 @@ class MINE(DVLoss):
         if isinstance(opt, torch.optim.LBFGS):
             raise TypeError("opt must step on the gradient that is there; LBFGS wants the loss of one batch many times")
         with ordinary_autograd():
-            x, y = self._samples(X, Y)
+            x, y = self._samples(X, Y, ("X", "Y"))
             if self.T is None:
                 self.T = MLPCritic().prepare(x, y)
         self._materialize(x, y)
@@ -166,15 +167,15 @@ class MINE(DVLoss):
         """Whether rows may be images and the like: T is the caller's, and nothing is concatenated."""
         return self.method is None and self.T is not None and not isinstance(self.T, MLPCritic)
 
-    def _samples(self, x: Any, y: Any) -> tuple[Tensor, Tensor]:
+    def _samples(self, x: Any, y: Any, names: tuple[str, str]) -> tuple[Tensor, Tensor]:
         """Validated data in the dtype and on the device of T's parameters."""
-        x, y = as_pair(x, y, allow_nd=self._takes_nd)
+        x, y = as_pair(x, y, allow_nd=self._takes_nd, names=names)
         if self.T is None or isinstance(self.T, MLPCritic):
             return x, y  # whose ranks want all digits
         like = _first_parameter(self.T)
         if like is None:
             like = torch.empty(0, device=x.device)
-        return cast(x, like, "x"), cast(y, like, "y")
+        return cast(x, like, names[0]), cast(y, like, names[1])
 
     def fit(
         self,
@@ -224,14 +225,9 @@ class MINE(DVLoss):
         if settings.get("shuffles") is None and "shuffles" in self._given:
             settings["shuffles"] = self.shuffles
         if device is not None:
-            try:
-                device = torch.device(device)
-            except (RuntimeError, TypeError) as error:
-                raise ValueError(f"device must be a torch device such as 'cpu' or 'cuda', got {device!r}") from error
-            if device.type == "cuda" and not torch.cuda.is_available():
-                raise ValueError(f"device must be one that torch can use, got {device!r}: torch sees no CUDA GPU")
+            device = usable_device(device)
         with ordinary_autograd():
-            source = pair_source(x, y, allow_nd=self._takes_nd)
+            source = pair_source(x, y, allow_nd=self._takes_nd, recode=self.T is None or isinstance(self.T, MLPCritic))
             if self.T is not None and not isinstance(self.T, MLPCritic):
                 self._materialize(*source.rows(torch.arange(MINIMUM_ROWS)))
             result, critic, log_ema = cross_fit(self, source, seed, device, progress, settings)

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from mine_fast.columns import Table, column_numbers, listed
+from mine_fast.columns import Table, column_numbers, in_both, listed, text_note
 from mine_fast.csv_table import read_csv
+from mine_fast.recoding import floats_of_text
 
 __all__ = ["Table", "read_table"]
 
@@ -29,7 +30,9 @@ def read_table(path: str | Path, x_columns: str, y_columns: str) -> Table:
         y_columns: which are y.
 
     Returns:
-        The samples. A column of a csv file that is wholly text becomes codes 0, 1, ... in order of first appearance.
+        The samples. Columns of a csv file that are wholly text, and arrays of text, become codes 0, 1, ... of their
+        sorted values; a note says so. Integers of a csv file beyond 2^53 are counted from the column's smallest where
+        float64 could not tell them apart.
 
     Raises:
         FileNotFoundError: no such file.
@@ -44,16 +47,10 @@ def read_table(path: str | Path, x_columns: str, y_columns: str) -> Table:
         raise ValueError(f"{path}: the file is empty")
     suffix = path.suffix.lower()
     if suffix in _TEXT_SUFFIXES:
-        table = read_csv(path, x_columns, y_columns)
-    elif suffix in (".npy", ".npz"):
-        table = _read_numpy(path, x_columns, y_columns, archive=suffix == ".npz")
-    else:
-        raise ValueError(f"{path}: files must end in {', '.join(_TEXT_SUFFIXES)}, .npy or .npz, got {suffix!r}")
-    shared = [name for name in table.x_names if name in table.y_names]
-    if shared:
-        note = f"in both x and y: {listed(shared)}; the mutual information of a variable with itself may be infinite"
-        table = table._replace(notes=(*table.notes, note))
-    return table
+        return read_csv(path, x_columns, y_columns)
+    if suffix in (".npy", ".npz"):
+        return _read_numpy(path, x_columns, y_columns, archive=suffix == ".npz")
+    raise ValueError(f"{path}: files must end in {', '.join(_TEXT_SUFFIXES)}, .npy or .npz, got {suffix!r}")
 
 
 def _read_numpy(path: Path, x_columns: str, y_columns: str, archive: bool) -> Table:
@@ -76,6 +73,7 @@ def _read_numpy(path: Path, x_columns: str, y_columns: str, archive: bool) -> Ta
             name, values, columns = _archive_array(content, spec, where) if archive else ("", content, spec)
             sides.append(_columns_of(values, name, columns, where, notes))
     (x, x_names), (y, y_names) = sides
+    notes += in_both(x_names, y_names, x_names)
     return Table(x, y, x_names, y_names, tuple(dict.fromkeys(notes)))
 
 
@@ -99,7 +97,7 @@ def _columns_of(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """The columns of an array, and their names."""
     called = f"array {name!r}" if name else "the array"
-    if values.dtype.kind not in "biuf":
+    if values.dtype.kind not in "biufUS":
         raise ValueError(f"{where}: {called} must hold real numbers, got dtype {values.dtype}")
     if values.ndim == 0:
         raise ValueError(f"{where}: {called} must be [N] or [N, d], got a single number")
@@ -110,7 +108,12 @@ def _columns_of(
     values = values.reshape(len(values), -1)
     numbers = column_numbers(columns, None, values.shape[1], f"{where}: {called}")
     names = tuple(f"{name}:{number}" if name else str(number) for number in numbers)
-    return (values if columns == ":" else np.ascontiguousarray(values[:, numbers])), names
+    values = values if columns == ":" else np.ascontiguousarray(values[:, numbers])
+    if values.dtype.kind in "US":
+        values = floats_of_text(values, f"{where}: {called}")
+        for column, label in zip(values.T, names, strict=True):
+            notes.append(text_note(label, int(column.max()) + 1))
+    return values, names
 
 
 def _numpy_trouble(error: Exception) -> str:

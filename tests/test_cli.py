@@ -196,7 +196,14 @@ def test_progress_bar_fits_a_narrow_terminal(monkeypatch):
         (["estimate", "{table}", "--x", "x", "--y", "z"], r"y: .*data\.csv: no column 'z'; .*it has x, y, kind"),
         (["estimate", "{table}", "--x", "5", "--y", "y"], r"x: .*no column 5; the columns are 0 to 2"),
         (["estimate", "{table}", "--x", "x", "--y", "y", "--device", "abacus"], r"--device must be .*got 'abacus'"),
-        (["estimate", "{table}", "--x", "x", "--y", "y", "--device", "cuda:99"], r"--device cuda:99: torch .* sees"),
+        *(
+            (["estimate", "{table}", "--x", "x", "--y", "y", "--device", device], rf"--device must be .*got '{device}'")
+            for device in ("meta", "mps:7", "xla", "privateuseone", "")
+        ),
+        (
+            ["estimate", "{table}", "--x", "x", "--y", "y", "--device", "cuda:99"],
+            r"--device must be .*got 'cuda:99': torch .* sees",
+        ),
         (
             ["estimate", "{table}", "--x", "x", "--y", "y", "--plot", "out.xyz"],
             r"--plot must end in .*\.png.*'out\.xyz'",

@@ -4,6 +4,7 @@ import datetime
 import gc
 import re
 from decimal import Decimal
+from fractions import Fraction
 
 import numpy as np
 import pandas as pd
@@ -46,6 +47,9 @@ ROWS = [[1.5, 2.0], [3.0, 4.0], [5.0, -6.0]]
         (pd.DataFrame(ROWS).astype("float32"), torch.float32),
         (pd.DataFrame({"a": pd.array([1.5, 3, 5], dtype="Float64"), "b": np.array([2, 4, -6])}), torch.float64),
         (np.ma.masked_array(ROWS, mask=False), torch.float64),
+        (np.array(ROWS, dtype=object), torch.float64),
+        (pd.DataFrame(ROWS, dtype=object), torch.float64),
+        ([[Decimal("1.5"), 2], [Fraction(3), 4.0], [5, np.float32(-6)]], torch.float64),
     ],
     ids=lambda value: getattr(type(value), "__name__", None),
 )
@@ -122,6 +126,7 @@ def test_as_samples_is_exact_or_refuses(array):
 GAPS = np.ones((5, 3))
 GAPS[3, 1], GAPS[4, 0] = np.nan, np.inf
 ONE_GAP = pd.Series([1, None, 3], dtype="Int64")
+RAGGED = [torch.zeros(2), torch.zeros(3)]
 TEXT_FRAME = pd.DataFrame({"age": [1, 2], "city": ["Oslo", "Rome"], "dog": ["a", "b"]})
 BAD = [
     (None, TypeError, r"array, tensor.*got None"),
@@ -131,18 +136,35 @@ BAD = [
     ({1, 2}, TypeError, r"builtins\.set"),
     (object(), TypeError, r"builtins\.object"),
     ((i for i in range(3)), TypeError, r"generator"),
-    (["a", "b"], TypeError, r"got text .*shape \[2\]"),
-    ([1.0, "b"], TypeError, r"got text"),
+    (["a", "b"], TypeError, r"got text in column 0, 'a' at row 0"),
+    (np.array(["a", "b"]), TypeError, r"got text .*shape \[2\]"),
+    ([1.0, "b"], TypeError, r"Python objects, 'b' at row 1, column 0"),
+    (["b", 1.0], TypeError, r"Python objects, 'b' at row 0, column 0"),
+    (["b", b"b"], TypeError, r"Python objects, b'b' at row 1, column 0"),
     (np.array([b"a", b"b"]), TypeError, r"got bytes"),
-    ([1.0, None, 2.0], TypeError, r"Python objects holding None at position 1"),
-    (np.array([1, "b"], dtype=object), TypeError, r"'b' at position 1"),
-    (np.array([1, 2**80], dtype=object), TypeError, r"astype\(float\)"),
-    ([Decimal(1), Decimal(2)], TypeError, r"Decimal\('1'\)"),
+    ([1.0, None, 2.0], ValueError, r"missing values, got None at row 1, column 0"),
+    (np.array([[1, 2], [pd.NA, "b"]], dtype=object), ValueError, r"missing values, got <NA> at row 1, column 0"),
+    (pd.DataFrame({"a": [1, 2], "b": [True, None]}), ValueError, r"missing values, got None at row 1, column 'b'"),
+    (np.array([[1, 2], [3, "b"]], dtype=object), TypeError, r"'b' at row 1, column 1"),
+    (np.array([[1, 2], [3]], dtype=object), TypeError, r"\[1, 2\] at row 0"),
     ([1 + 2j, 3], TypeError, r"complex"),
+    (np.array([1 + 2j, 3], dtype=object), TypeError, r"\(1\+2j\) at row 0"),
+    (torch.nested.nested_tensor(RAGGED, layout=torch.strided), TypeError, r"nested .* 2 rows"),
+    (torch.nested.nested_tensor(RAGGED, layout=torch.jagged), TypeError, r"nested .* 2 rows"),
+    (torch.zeros(3, device="meta", dtype=torch.int64), TypeError, r"meta device, which has none"),
+    (torch.eye(3).to_sparse_csr(), TypeError, r"dense.*sparse_csr"),
+    (2**80, ValueError, r"single value, 1208925819614629174706176"),
+    (np.array(None, dtype=object), ValueError, r"single value, None"),
+    (np.zeros((0, 2), dtype=object), ValueError, r"at least 2 rows, got 0"),
+    (np.array([2**60, 2**60 + 1]), ValueError, r"integers below 2\^53, .*got 1152921504606846976 to \d+7 in column 0"),
+    ([[0.5, 2**60], [0.5, 2**60 + 1]], ValueError, r"integers below 2\^53, .* in column 1; subtract a start"),
+    ([2**80 + 1, 0.5], ValueError, r"integers below 2\^53"),
+    (pd.DataFrame({"a": [1, 2], "id": [2**60, 2**60 + 1]}), ValueError, r"integers below 2\^53, .* in column 'id'"),
+    (np.ma.masked_array([[1, 2], [3, 4]], mask=[[0, 1], [0, 1]]), ValueError, r"2 masked .* first at row 0, column 1"),
     (torch.tensor([1 + 2j, 3]), TypeError, r"real.*torch\.complex64"),
     (torch.eye(3).to_sparse(), TypeError, r"dense.*sparse"),
     (np.array(["2024-01-01", "2024-01-02"], dtype="datetime64[D]"), TypeError, r"dates"),
-    ([datetime.date(2024, 1, 1)] * 2, TypeError, r"Python objects"),
+    ([datetime.date(2024, 1, 1)] * 2, TypeError, r"Python objects, datetime\.date\(2024, 1, 1\) at row 0"),
     (np.zeros(3, dtype=[("a", float), ("b", int)]), TypeError, r"records"),
     (TEXT_FRAME, TypeError, r"column 'city' of dtype"),
     (TEXT_FRAME["city"], TypeError, r"column 'city'"),
@@ -173,7 +195,7 @@ BAD = [
     (pd.DataFrame(GAPS), ValueError, r"2 values.*row 3, column 1"),
     ([0.0, float("-inf")], ValueError, r"1 value .*row 1, column 0 \(-inf\)"),
     (ONE_GAP, ValueError, r"1 value .*row 1, column 0 \(nan\)"),
-    (np.ma.masked_array([1.0, 2.0, 3.0], mask=[0, 0, 1]), ValueError, r"row 2, column 0 \(nan\)"),
+    (np.ma.masked_array([1.0, 2.0, 3.0], mask=[0, 0, 1]), ValueError, r"got 1 masked value, at row 2;"),
 ]
 if np.finfo(np.longdouble).max > np.finfo(np.float64).max:
     BAD.append((np.array([1, np.finfo(np.longdouble).max]), ValueError, r"1 value .*row 1"))
@@ -227,6 +249,22 @@ def test_two_tensors_of_different_floating_dtypes():
 def test_pairs_share_the_wider_dtype(x, y, dtype):
     a, b = as_pair(x, y)
     assert a.dtype == b.dtype == dtype
+
+
+@pytest.mark.parametrize("call", [as_pair, pair_source])
+def test_errors_use_the_callers_names(call):
+    names = ("X", "z")
+    bad = [
+        ([1, 2], [1, 2, 3], r"^X and z must have the same number of rows, got 2 rows in X and 3 in z"),
+        ([1, 2], [1, float("nan")], r"^z must be finite"),
+        (None, [1, 2], r"^X must be"),
+        (torch.zeros(2), torch.zeros(2).double(), r"^X and z .*float32 for X and .*float64 for z"),
+        (torch.zeros(2), torch.zeros(2, device="meta"), r"^X and z .*X on cpu and z on meta"),
+        ([1, 2], None, r"^z must be .*got None"),
+    ]
+    for x, y, message in bad:
+        with pytest.raises((ValueError, TypeError), match=message):
+            call(x, y, names=names)
 
 
 def test_mixed_devices():

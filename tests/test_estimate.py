@@ -213,7 +213,7 @@ BAD_DATA = [
     ({"x": GOOD[:0], "y": GOOD[:0]}, ValueError, "x"),
     ({"x": GOOD[:1], "y": GOOD[:1]}, ValueError, "row"),
     ({"x": GOOD[:19], "y": GOOD[:19]}, ValueError, "at least 20 rows"),
-    ({"x": np.array(["a"] * 50)}, TypeError, "x"),
+    ({"x": np.array([f"id{i}" for i in range(50)])}, ValueError, "x must repeat its categories"),
     ({"x": GOOD.astype(complex)}, TypeError, "x.*complex"),
     ({"y": np.array([object()] * 50)}, TypeError, "y"),
     ({"x": None}, TypeError, "x"),
@@ -348,7 +348,7 @@ def test_rows_that_the_critics_dtype_cannot_hold_are_an_error():
     critic = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
     mine = mine_fast.MINE(critic, method="concat")
     for call in (mine.mi, mine.optimize, mine.fit):
-        with pytest.raises(ValueError, match="x has values beyond torch"):
+        with pytest.raises(ValueError, match="[xX] has values beyond torch"):
             call(GOOD * 1e300, GOOD)
     with pytest.raises(mine_fast.DivergenceError, match="bound is"):
         mine_fast.MINE(lambda x, z: x[:, 0] * math.inf).mi(GOOD, GOOD)

@@ -7,6 +7,7 @@ import pytest
 import scipy.stats
 import torch
 
+import mine_fast
 from mine_fast import MLPCritic
 from mine_fast.inputs import QuantileInputs
 
@@ -63,7 +64,56 @@ def test_codes_become_indicators_and_quantities_do_not():
     assert inputs(torch.tensor([[99.0]]))[0, 2:].sum() == 0  # a code it has not seen
     assert QuantileInputs().fit(torch.tensor(generator.standard_normal((200, 1)))).width == 2
     # Too many indicators (64 columns of 17 levels, as images have): quantiles only.
-    assert QuantileInputs().fit(torch.tensor(generator.integers(0, 17, (500, 64)) * 1.0)).width == 64
+    image = QuantileInputs().fit(torch.tensor(generator.integers(0, 17, (500, 64)) * 1.0))
+    assert image.width == 64
+    assert image.many_levels.tolist() == list(range(64))
+
+
+def balanced(levels, rows=2000):
+    """A column that has each level equally often."""
+    return torch.arange(rows, dtype=torch.float64) % levels
+
+
+def test_indicators_go_to_the_columns_of_fewest_levels():
+    codes = torch.stack([balanced(150), torch.randn(2000).double(), balanced(100), balanced(10)], 1)
+    inputs = QuantileInputs().fit(codes)
+    assert inputs.width == 4 + 4 + 110
+    assert inputs.level_columns.bincount().tolist() == [0, 0, 100, 10]
+    assert inputs.many_levels.tolist() == [0]
+    indicators = inputs(codes)[:, 8:]
+    assert torch.equal(indicators[:, :100].argmax(1), codes[:, 2].long())
+    assert torch.equal(indicators[:, 100:].argmax(1), codes[:, 3].long())
+    assert torch.equal((indicators != 0).sum(1), torch.full((2000,), 2))
+
+
+@pytest.mark.parametrize(
+    ("column", "indicators", "many"),
+    [
+        (balanced(33), 33, False),
+        (balanced(256), 256, False),
+        (balanced(257), 0, True),
+        (balanced(33) / 2, 0, False),  # more than 32 values, not all of them integers: rounded, no codes
+        (balanced(32) / 2, 32, False),
+        (balanced(500, rows=2000), 0, False),  # 4 rows per value: too few to learn each
+    ],
+)
+def test_what_may_be_a_code(column, indicators, many):
+    inputs = QuantileInputs().fit(column[:, None])
+    assert inputs.width == 2 + indicators
+    assert inputs.many_levels.tolist() == [0] * many
+
+
+def test_indicators_of_many_levels_are_larger():
+    assert QuantileInputs().fit(balanced(32)[:, None])(balanced(32)[:, None])[:, 2:].max() == 1
+    assert QuantileInputs().fit(balanced(128)[:, None])(balanced(128)[:, None])[:, 2:].max() == 2
+
+
+def test_order_of_a_code_of_many_levels_does_not_matter():
+    """The information of 40 shuffled labels, of which their quantiles tell next to nothing."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 40, 2000)
+    y = rng.permutation(40)[x]
+    assert mine_fast.estimate(x, y, steps=200, folds=2).mi > 2.5  # of ln 40 = 3.69
 
 
 def test_few_columns_are_also_given_scaled_and_clipped():
@@ -92,12 +142,43 @@ def test_rows_beyond_the_limit_are_thinned(monkeypatch):
     assert quantiles(inputs, torch.tensor([[500.0]])).abs() < 0.05
 
 
+@pytest.mark.parametrize("size", [5e-324, 1e-310, 1e-300, 1.0, 1e300, 3e305])
+def test_equally_spaced_values_of_any_size(size):
+    """From the smallest numbers, which a factor would merge, to a range that overflows."""
+    values = (torch.arange(1001, dtype=torch.float64) - 500)[:, None] * size
+    inputs = QuantileInputs().fit(values)
+    features = inputs(values)
+    reference = torch.arange(1001, dtype=torch.float64)[:, None]
+    torch.testing.assert_close(features, QuantileInputs().fit(reference)(reference))
+    assert features[:, 0].unique().numel() == 1001
+    largest = torch.tensor([[1.7e308], [-1.7e308]], dtype=torch.float64)
+    assert torch.equal(inputs(largest)[:, 0], features[[-1, 0], 0])
+    assert torch.isfinite(inputs(largest)).all()
+
+
+def test_a_range_that_overflows_between_two_knots():
+    values = torch.tensor([[-1.7e308], [1.7e308]], dtype=torch.float64).repeat(20, 1)
+    features = QuantileInputs().fit(values)(torch.cat([values[:2], torch.zeros(1, 1, dtype=torch.float64)]))
+    half = scipy.stats.norm.ppf(0.75)
+    torch.testing.assert_close(features[:, 0], torch.tensor([-half, half, 0.0]), check_dtype=False)
+    assert torch.isfinite(features).all()
+
+
+def test_a_column_that_is_mostly_one_value_keeps_the_side_of_the_others():
+    values = torch.cat([torch.zeros(98), torch.tensor([-0.001, 5.0])])[:, None]
+    scaled = QuantileInputs().fit(values)(values)[:, 1]
+    assert scaled[-3:].tolist() == [0, -3, 3]
+
+
 def test_state_dict_carries_the_fit():
     values = torch.randn(100, 2)
     fitted = QuantileInputs().fit(values)
     copied = QuantileInputs()
     copied.load_state_dict(fitted.state_dict())
     assert torch.equal(copied(values), fitted(values))
+    many = QuantileInputs().fit(balanced(300)[:, None])
+    copied.load_state_dict(many.state_dict())
+    assert copied.many_levels.tolist() == [0]
 
 
 def test_an_unprepared_critic_loads_a_prepared_one():

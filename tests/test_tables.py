@@ -142,23 +142,38 @@ def test_quoted_fields_with_newlines_keep_their_line_numbers(write):
     with pytest.raises(ValueError, match=r"line 5, column 'a': 'three' is not a finite number"):
         read_table(write(content), "a", "text")
     table = read_table(write(content.replace("three", "3")), "a", "text")
-    assert table.y.tolist() == [[0], [1], [2]]
+    assert table.y.tolist() == [[1], [0], [2]]
 
 
-def test_text_columns_become_codes_and_a_note(write):
+def test_text_columns_become_codes_in_sorted_order_and_a_note(write):
     table = read_table(write("n,kind\n1,dog\n2,cat\n3,dog\n4,a_1\n5,NA\n"), "kind", "n")
-    assert table.x.tolist() == [[0], [1], [0], [2], [3]]
-    assert table.notes == ("column 'kind' is text: 4 categories coded 0 to 3 in order of appearance",)
+    assert table.x.tolist() == [[3], [2], [3], [1], [0]]
+    assert table.notes == ("column 'kind' is text: 4 categories, coded 0 to 3 in sorted order",)
 
 
-def test_identifiers_are_remarked_on(write):
-    notes = read_table(write("n,day\n1,2024-01-01\n2,2024-01-02\n3,2024-01-03\n"), "day", "n").notes
-    assert "is this an identifier or a date?" in notes[0]
+def test_identifiers_are_refused(write):
+    days = [f"{i},2024-01-{i:02}" for i in range(1, 23)]
+    path = write("\n".join(["n,day", *days, *days[:10]]))
+    with pytest.raises(
+        ValueError, match=r"data\.csv: text must repeat .* 22 different values in 32 rows in column 'day'"
+    ):
+        read_table(path, "day", "n")
+    path = write("\n".join(["n,day", *days, *days]))  # each twice
+    assert read_table(path, "day", "n").x.flatten().tolist() == [*range(22), *range(22)]
 
 
 @pytest.mark.parametrize(
     ("content", "rows", "header"),
-    [("1,2\n3,4\n", 2, False), ("0,1\n3,4\n", 1, True), ("a,1\n3,4\n", 1, True), (",0\n0,5\n", 1, True)],
+    [
+        ("1,2\n3,4\n", 2, False),
+        ("0,1\n3,4\n", 1, True),
+        ("a,1\n3,4\n", 1, True),
+        (",0\n0,5\n", 1, True),  # as pandas writes an index
+        ("1,2,\n3,4,5\n", 2, False),
+        ("1,2,NA\n3,4,5\n", 2, False),
+        ("1,2,NAN\n3,4,5\n", 2, False),
+        (",,a\n3,4,5\n", 1, True),
+    ],
 )
 def test_with_or_without_header(write, content, rows, header):
     table = read_table(write(content), "0", "1")
@@ -166,10 +181,45 @@ def test_with_or_without_header(write, content, rows, header):
     assert any("no header line" in note for note in table.notes) == (not header)
 
 
-def test_a_column_on_both_sides_is_remarked_on(write):
+def test_a_missing_number_in_the_first_line_is_named(write):
+    with pytest.raises(ValueError, match=r"line 1, column '2': the cell is empty"):
+        read_table(write("1,2,\n3,4,5\n"), "2", "0")
+
+
+def test_a_column_on_both_sides_is_remarked_on(write, tmp_path):
     table = read_table(write(PLAIN), "a,b", "b")
     assert table.x[:, 1].tolist() == table.y[:, 0].tolist()
-    assert "in both x and y: b" in table.notes[0]
+    assert table.notes == ("in both x and y: b; the mutual information of a variable with itself may be infinite",)
+    np.save(tmp_path / "a.npy", np.eye(3))
+    assert "in both x and y: 1, 2;" in read_table(tmp_path / "a.npy", ":", "1:").notes[0]
+
+
+def test_two_columns_of_one_name_are_two_columns(write):
+    assert read_table(write("a,a,b\n1,2,3\n4,5,6\n"), "0", "1").notes == ()
+
+
+def test_a_name_goes_before_a_number(write):
+    path = write("3,2020,1,a\n1,2,3,4\n5,6,7,8\n")
+    table = read_table(path, "1", "2020")
+    assert (table.x.tolist(), table.y.tolist()) == ([[3], [7]], [[2], [6]])
+    assert table.notes == (
+        "'1' is read as the name of column 2, not as the number of column '2020'; -3 is that column",
+    )
+    assert read_table(path, "-3,0", "a").notes == ()  # numbers that are no name
+    assert len(read_table(path, "3:2020", "a").notes) == 1
+
+
+def test_integers_beyond_2_to_the_53_stay_different(write):
+    start = 2**62 + 1
+    path = write("id,n,hash,float\n" + "".join(f"{start + i},{i},{i * 2**61 + i * i},{i}e30\n" for i in range(4)))
+    table = read_table(path, "id,float", "n")
+    assert table.x.tolist() == [[i, float(f"{i}e30")] for i in range(4)]
+    with pytest.raises(ValueError, match=r"data\.csv: must hold integers within 2\^53 .* in column 'hash'"):
+        read_table(path, "hash", "n")
+
+
+def test_integers_beyond_2_to_the_53_without_header(write):
+    assert read_table(write(f"{2**60 + 5},1\n\n{2**60 + 2},3\n"), "0", "1").x.tolist() == [[3], [0]]
 
 
 def test_a_huge_number_of_columns(write):
@@ -266,7 +316,8 @@ def archive(tmp_path):
         labels=np.array([0, 1, 1, 0]),
         table=VALUES,
         objects=objects,
-        names=np.array(["a", "b"]),
+        names=np.array(["b", "a", "b", "b"]),
+        ids=np.array([f"id{i}" for i in range(20)]),
         one=np.array(5.0),
         none=np.zeros((0, 3)),
         **{"odd:name": VALUES},
@@ -298,6 +349,12 @@ def test_npz(archive):
     assert np.array_equal(table.y, VALUES[:, 1:])
 
 
+def test_npz_arrays_of_text_are_categories(archive):
+    table = read_table(archive, "images", "names")
+    assert table.y.tolist() == [[1], [0], [1], [1]]
+    assert table.notes[1] == "column 'names:0' is text: 2 categories, coded 0 to 1 in sorted order"
+
+
 @pytest.mark.parametrize(
     ("y", "message"),
     [
@@ -306,7 +363,7 @@ def test_npz(archive):
         ("table:age", r"array 'table': no column 'age': the columns have no names"),
         ("labels:0:2", r"array 'labels': '0:2' goes beyond the 1 columns"),
         ("objects", r"array 'objects': holds Python objects \(pickled\), refused"),
-        ("names", r"array 'names' must hold real numbers, got dtype <U1"),
+        ("ids", r"array 'ids' must repeat its categories, .*20 different values in 20 rows in column 0"),
         ("one", r"array 'one' must be \[N\] or \[N, d\], got a single number"),
         ("none", r"array 'none' has no rows"),
     ],

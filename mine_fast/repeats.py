@@ -1,0 +1,101 @@
+"""What a source repeats: columns that are constant, and rows that are there more than once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mine_fast.data import ArraySource, PairSource
+
+__all__ = ["constant_columns", "duplicate_groups"]
+
+#: Rows of a dataset that are looked at, evenly spaced; arrays are read whole.
+MAX_ROWS = 50_000
+
+#: Fewer different rows than this may repeat because there are no others.
+FEW_DISTINCT = 256
+
+
+def constant_columns(source: PairSource) -> tuple[Tensor, Tensor]:
+    """Which columns have one value in all rows: all of arrays, up to 50,000 evenly spaced ones of other sources.
+
+    Reads on only while some column still looks constant, so that a dataset without any gives up a few rows.
+
+    Returns:
+        Booleans [x_width] and [y_width], on the CPU; the columns of flattened rows where rows have more dimensions.
+
+    >>> x, y = constant_columns(ArraySource(torch.ones(9, 1), torch.arange(18.0).reshape(9, 2)))
+    >>> x.tolist(), y.tolist()
+    ([True], [False, False])
+    """
+    if isinstance(source, ArraySource):
+        return _constant(source.x, source.x[:1]), _constant(source.y, source.y[:1])
+    rows = torch.arange(0, len(source), -(-len(source) // MAX_ROWS), device="cpu")
+    first_x, first_y = source.rows(rows[:1])
+    constant = [torch.ones(width, dtype=torch.bool, device="cpu") for width in (source.x_width, source.y_width)]
+    done, size = 1, 32
+    while done < len(rows) and any(bool(mask.any()) for mask in constant):
+        x, y = source.rows(rows[done : done + size])
+        constant[0] &= _constant(x, first_x)
+        constant[1] &= _constant(y, first_y)
+        done, size = done + size, min(2 * size, 4096)
+    return constant[0], constant[1]
+
+
+def _constant(samples: Tensor, first: Tensor) -> Tensor:
+    return (samples == first).all(0).flatten().cpu()
+
+
+def duplicate_groups(source: PairSource) -> Tensor | None:
+    """Which rows are copies of one another, where copies are no matter of course.
+
+    A critic that trained on a copy of a held-out row knows the pair, so copies belong into one fold. Discrete data
+    repeats its rows naturally, and keeping those together would hide values from the training.
+
+    Args:
+        source: pairs in memory; others are not looked at.
+
+    Returns:
+        int64 [N] on the CPU, the same number for rows with equal x and y, numbered from 0; so N minus the groups is the
+        number of needless copies. None for discrete data (a single column of integers, few different rows, or an x or
+        y that repeats where the pair does not) and where less than one row in 200 is a needless copy.
+
+    >>> x = torch.rand(1000, 1, dtype=torch.float64).repeat(2, 1)
+    >>> groups = duplicate_groups(ArraySource(x, x ** 2))
+    >>> bool((groups[:1000] == groups[1000:]).all()), int(groups.max())
+    (True, 999)
+    >>> duplicate_groups(ArraySource(x, torch.rand(2000, 1, dtype=torch.float64)))   # x repeats, the pairs do not
+    """
+    if not isinstance(source, ArraySource) or _is_count(source.x) or _is_count(source.y):
+        return None
+    x, y = _row_hashes(source.x), _row_hashes(source.y)
+    _, groups = torch.unique(_mixed(_mixed(x) + y), return_inverse=True)
+    rows, pairs = len(source), int(groups.max()) + 1
+    if 200 * (rows - pairs) < rows:
+        return None
+    # Where all repeats are copies of pairs, x and y have about as many different rows as there are different pairs.
+    distinct = min(torch.unique(x).numel(), torch.unique(y).numel())
+    if distinct < FEW_DISTINCT or 10 * distinct < 9 * pairs:
+        return None
+    return groups.cpu()
+
+
+def _is_count(samples: Tensor) -> bool:
+    return samples[0].numel() == 1 and bool((samples == samples.round()).all())
+
+
+def _row_hashes(samples: Tensor) -> Tensor:
+    """64 bits [N] that differ where the rows do, but for one pair of rows in 2^64."""
+    flat = samples.flatten(1)
+    generator = torch.Generator("cpu").manual_seed(0)
+    weights = torch.randint(-(2**62), 2**62, flat.shape[1:], generator=generator, device="cpu").to(flat.device) * 2 + 1
+    # Adding 0 makes -0 the 0 that it equals. By blocks, for the copies that mixing makes.
+    blocks = flat.split(max(1, 2**20 // flat.shape[1]))
+    return torch.cat([(_mixed((block.double() + 0.0).view(torch.int64)) * weights).sum(1) for block in blocks])
+
+
+def _mixed(bits: Tensor) -> Tensor:
+    """An invertible mixture of 64 bits, modulo 2^64 (the finaliser of SplitMix64: Steele et al., OOPSLA 2014)."""
+    for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):
+        bits = (bits ^ ((bits >> shift) & ((1 << (64 - shift)) - 1))) * factor
+    return bits ^ ((bits >> 31) & ((1 << 33) - 1))

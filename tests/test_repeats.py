@@ -1,0 +1,121 @@
+"""Constant columns and duplicate rows, found where they are and not where repeats are natural."""
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import TensorDataset
+
+from mine_fast.data import ArraySource, pair_source
+from mine_fast.repeats import MAX_ROWS, constant_columns, duplicate_groups
+
+
+class Counting(TensorDataset):
+    """A dataset that notes how many rows were read."""
+
+    read = 0
+
+    def __getitem__(self, row):
+        self.read += 1
+        return super().__getitem__(row)
+
+
+def normal(rows, columns, seed=0):
+    return torch.tensor(np.random.default_rng(seed).standard_normal((rows, columns)))
+
+
+# --- constant columns -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [ArraySource, lambda x, y: pair_source(TensorDataset(x, y))])
+def test_constant_columns_of_arrays_and_datasets(make):
+    x, y = normal(3000, 3), normal(3000, 2, seed=1)
+    x[:, 1] = 7
+    y[:-1, 0], y[-1, 0] = 0, 1e-300  # but for the last row
+    found = constant_columns(make(x, y))
+    assert [side.tolist() for side in found] == [[False, True, False], [False, False]]
+    y[:, :] = -2
+    assert constant_columns(make(x, y))[1].tolist() == [True, True]
+
+
+def test_a_mapped_source_and_images():
+    source = pair_source(TensorDataset(torch.ones(50, 2, 3), normal(50, 1)), allow_nd=True)
+    assert constant_columns(source)[0].tolist() == [True] * 6
+    mapped = source.map(lambda x, y: (torch.cat([x.flatten(1), y], 1), y))
+    assert constant_columns(mapped)[0].tolist() == [True] * 6 + [False]
+
+
+def test_a_dataset_without_constant_columns_gives_up_few_rows():
+    dataset = Counting(normal(20_000, 2), normal(20_000, 1))
+    constant_columns(pair_source(dataset))
+    assert dataset.read <= 2 + 1 + 32  # the source's own two, the first, and one batch
+
+
+def test_a_large_dataset_is_thinned():
+    dataset = Counting(torch.ones(2 * MAX_ROWS + 1, 1), normal(2 * MAX_ROWS + 1, 1))
+    assert constant_columns(pair_source(dataset))[0].tolist() == [True]
+    assert dataset.read <= MAX_ROWS + 3
+
+
+# --- duplicate rows ---------------------------------------------------------------------------------------------------
+
+
+def grouped(groups):
+    """The rows of each group, as sets."""
+    return {tuple(np.flatnonzero(groups.numpy() == group)) for group in range(int(groups.max()) + 1)}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("columns", [1, 30])
+def test_copies_share_a_group_and_others_do_not(columns, dtype):
+    x, y = normal(1000, columns).to(dtype), normal(1000, 1, seed=1).to(dtype)
+    copies = torch.arange(1000).repeat(3)[torch.randperm(3000, generator=torch.Generator().manual_seed(0))]
+    groups = duplicate_groups(ArraySource(x[copies], y[copies]))
+    assert groups.dtype == torch.int64
+    _, expected = torch.unique(torch.cat([x, y], 1)[copies], dim=0, return_inverse=True)
+    assert grouped(groups) == grouped(expected)
+
+
+def test_zeros_of_either_sign_are_equal():
+    x, y = normal(1000, 2), normal(1000, 1, seed=1)
+    x[:, 1] = 0
+    groups = duplicate_groups(ArraySource(torch.cat([x, x * torch.tensor([1.0, -1.0])]), y.repeat(2, 1)))
+    assert torch.equal(groups[:1000], groups[1000:])
+
+
+def test_images_are_compared_as_rows():
+    x, y = normal(600, 12).reshape(600, 3, 4), normal(600, 1, seed=1)
+    groups = duplicate_groups(ArraySource(x.repeat(2, 1, 1), y.repeat(2, 1)))
+    assert torch.equal(groups[:600], groups[600:])
+    assert int(groups.max()) == 599
+
+
+def test_few_copies_are_let_be():
+    x, y = normal(2000, 1), normal(2000, 1, seed=1)
+    for copies, expected in ((5, None), (15, 1985)):
+        x[-copies:], y[-copies:] = x[:copies], y[:copies]
+        groups = duplicate_groups(ArraySource(x, y))
+        assert expected is None if groups is None else int(groups.max()) + 1 == expected
+
+
+def discrete():
+    rng = np.random.default_rng(0)
+    u = rng.standard_normal((5000, 2))
+    labels = rng.integers(0, 1000, 5000).reshape(-1, 1)
+    yield "labels", labels, (labels * 7) % 1000
+    yield "counts", rng.poisson(300, (5000, 1)), u[:, :1]
+    yield "rounded", u[:, :1].round(1), u[:, 1:].round(1)
+    yield "rounded_y", u, (u[:, :1] + u[:, 1:]).round(2)
+    yield "few_vectors", rng.standard_normal((200, 3))[labels[:, 0] % 200], labels % 200 + 0.5
+    yield "one_side_repeats", np.repeat(u[:2500], 2, 0), u[:, :1]
+    yield "continuous", u, u[:, :1]
+
+
+@pytest.mark.parametrize(("x", "y"), [case[1:] for case in discrete()], ids=[case[0] for case in discrete()])
+def test_natural_repeats_are_no_duplicates(x, y):
+    assert duplicate_groups(ArraySource(torch.tensor(1.0 * x), torch.tensor(1.0 * y))) is None
+
+
+def test_datasets_are_not_looked_at():
+    x = normal(1000, 1).repeat(2, 1)
+    assert duplicate_groups(ArraySource(x, x)) is not None
+    assert duplicate_groups(pair_source(TensorDataset(x, x))) is None
