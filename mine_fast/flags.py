@@ -16,7 +16,9 @@ from mine_fast.result import Flag
 
 __all__ = ["below_zero", "constant_columns", "duplicate_rows", "few_rows", "reliability_flags"]
 
-#: Fewer rows in all are few; see `few_rows`.
+#: Fewer rows in all are few. Of Gaussian pairs with rho 0.8 (0.511 nats), 12 samples each, the estimate's standard
+#: deviation and mean stderr were 0.50 and 0.31 for 40 rows, 0.27 and 0.17 for 80, 0.08 and 0.08 for 120, 0.06 and 0.06
+#: for 200; its bias was -0.37, -0.18, -0.07 and -0.02.
 FEW_ROWS = 200
 
 #: Fewer effective rows behind the marginal term leave its error understated: with 30 its relative error is about 0.2.
