@@ -12,7 +12,8 @@ import sys
 
 import numpy as np
 import torch
-from training_step import describe, measure_step
+from timing import describe
+from training_step import measure_step
 
 import mine_fast
 

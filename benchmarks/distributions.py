@@ -1,8 +1,8 @@
 """Samples with known mutual information, to judge an estimator by.
 
 `CASES` names them all. Each is drawn by a numpy generator, so a case, a size and a seed name a sample. Truths are
-closed forms, or quadrature over a grid fine enough for four digits (checked in `tests/test_distributions.py`). An invertible
-map of either variable leaves the truth as it is: many cases are a Gaussian or a Student-t behind such a map.
+closed forms, or quadrature over a grid fine enough for four digits (`tests/test_distributions.py` checks). An
+invertible map of either variable leaves the truth as it is: many cases are a Gaussian or a Student-t behind one.
 """
 
 from __future__ import annotations

@@ -20,7 +20,6 @@ import argparse
 import math
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,9 +33,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "engine"))
 import baselines
 import build_engine
 import record
+from timing import SIZES, alternate
 from torch_path import TorchRun
 
-SIZES = [(1, 1, 100, 2, 500), (20, 20, 100, 2, 128), (2, 25, 400, 3, 256), (784, 256, 512, 2, 512)]
 ACTIVATIONS = {
     "relu": (1, nn.ReLU),
     "elu": (3, nn.ELU),
@@ -115,23 +114,6 @@ def validate(engine, torch_run: TorchRun, x: torch.Tensor, y: torch.Tensor, batc
     if not error < 1e-4:
         raise SystemExit(f"the engine's gradient is off by {error:.2e}: nothing was timed")
     return error
-
-
-def alternate(contenders: dict[str, Callable[[int], None]], rounds: int, seconds: float) -> dict[str, list[float]]:
-    """CPU seconds per step of each contender in each round; all contenders in every round."""
-    counts = {}
-    for name, run in contenders.items():
-        run(2)
-        begin = time.process_time()
-        run(3)
-        counts[name] = max(1, int(seconds / max(1e-6, (time.process_time() - begin) / 3)))
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(rounds):
-        for name, run in contenders.items():
-            begin = time.process_time()
-            run(counts[name])
-            times[name].append((time.process_time() - begin) / counts[name])
-    return times
 
 
 def measure(module, size: tuple[int, ...], options: argparse.Namespace) -> list[dict]:

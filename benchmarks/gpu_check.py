@@ -29,20 +29,14 @@ from typing import Any
 
 import record as results
 import torch
+from timing import SIZES
 from torch import Tensor, nn
 
 from mine_fast import _library, info, ops
 
 raw = torch.ops.mine_fast
 ROOT = Path(__file__).resolve().parents[1]
-#: (x columns, y columns, hidden, hidden layers, rows)
-STEPS = (
-    (1, 1, 100, 2, 500),
-    (20, 20, 100, 2, 128),
-    (2, 25, 400, 3, 256),
-    (784, 256, 512, 2, 512),
-    (20, 20, 512, 2, 8192),
-)
+STEPS = (*SIZES, (20, 20, 512, 2, 8192))
 
 
 # Measuring ------------------------------------------------------------------------------------------------------------

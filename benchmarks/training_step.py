@@ -7,24 +7,16 @@ One thread, contenders in turn within one run, medians. Every contender first ha
 
 from __future__ import annotations
 
-import time
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import record
 import torch
 from baselines import check_agreement, clean_eager_step, make_critic, mine_fast_step, mine_pytorch_step
-
-#: (x columns, y columns, hidden, hidden layers, rows)
-Size = tuple[int, int, int, int, int]
-SIZES: tuple[Size, ...] = ((1, 1, 100, 2, 500), (20, 20, 100, 2, 128), (2, 25, 400, 3, 256), (784, 256, 512, 2, 512))
+from timing import SIZES, Size, alternate, describe
 
 ANOMALY = "mine-pytorch as shipped (anomaly detection)"
-
-
-def describe(size: Size) -> str:
-    x_width, y_width, hidden, layers, rows = size
-    return f"critic {x_width}+{y_width} -> {hidden} x {layers} -> 1, {rows} rows, Adam"
 
 
 def measure_step(size: Size, repeats: int = 15) -> list[dict[str, Any]]:
@@ -45,26 +37,24 @@ def measure_step(size: Size, repeats: int = 15) -> list[dict[str, Any]]:
         check_agreement(steps, x, y)
         x, y = x[:rows], y[:rows]
         steps[ANOMALY] = steps["mine-pytorch's way"]
-        times: dict[str, list[float]] = {name: [] for name in steps}
-        for _ in range(repeats):
-            for name, step in steps.items():
-                times[name].append(_milliseconds(step, x, y, name == ANOMALY))
+        contenders = {name: _runner(step, x, y, name == ANOMALY) for name, step in steps.items()}
+        times = alternate(contenders, repeats, seconds=0.02)
     finally:
         torch.set_num_threads(threads)
-    return [{"contender": name, "size": list(size), "cpu_ms": record.quantiles(taken)} for name, taken in times.items()]
+    return [
+        {"contender": name, "size": list(size), "cpu_ms": record.quantiles([1e3 * t for t in taken])}
+        for name, taken in times.items()
+    ]
 
 
-def _milliseconds(step: Any, x: torch.Tensor, y: torch.Tensor, anomaly: bool) -> float:
-    """CPU time a step, over as many as fill about 20 ms."""
-    with warnings.catch_warnings(), torch.autograd.set_detect_anomaly(anomaly):
-        warnings.simplefilter("ignore")
-        start = time.process_time()
-        step(x, y)
-        count = max(1, round(0.02 / max(time.process_time() - start, 1e-4)))
-        start = time.process_time()
-        for _ in range(count):
-            step(x, y)
-        return 1e3 * (time.process_time() - start) / count
+def _runner(step: Any, x: torch.Tensor, y: torch.Tensor, anomaly: bool) -> Callable[[int], None]:
+    def run(count: int) -> None:
+        with warnings.catch_warnings(), torch.autograd.set_detect_anomaly(anomaly):
+            warnings.simplefilter("ignore")
+            for _ in range(count):
+                step(x, y)
+
+    return run
 
 
 def main() -> None:

@@ -16,10 +16,20 @@ from torch import Tensor, nn
 
 from mine_fast.arrays import cast
 from mine_fast.critics import MLPCritic, call_critic, critic_layers
-from mine_fast.data import ArraySource, PairSource
-from mine_fast.evaluation import HeldOutScores, held_out_scores, permutation_p_value
+from mine_fast.data import PairSource
+from mine_fast.determinism import deterministic
+from mine_fast.evaluation import (
+    CERTIFIED_TAIL_ROWS,
+    ESTIMATE_TAIL_ROWS,
+    HeldOutScores,
+    held_out_scores,
+    permutation_p_value,
+)
+from mine_fast.flags import constants, duplicate_rows, many_levels, reliability_flags
 from mine_fast.inputs import QuantileInputs
+from mine_fast.repeats import duplicate_groups
 from mine_fast.result import Flag, History, MIResult
+from mine_fast.splitting import split_folds, split_off
 from mine_fast.training import FoldHistory, TrainingSettings, fitting_threads, train_critic
 
 if TYPE_CHECKING:
@@ -31,7 +41,7 @@ __all__ = ["Progress", "cross_fit"]
 Progress = Callable[[int, int, float], None]
 
 #: Fewer rows leave a fold without enough to train, to choose and to evaluate.
-MIN_ROWS = 20
+MINIMUM_ROWS_TO_FIT = 20
 
 #: More rows choose a step no better, and are scored again at every validation.
 MAX_VALIDATION_ROWS = 8192
@@ -61,18 +71,18 @@ def cross_fit(
     settings = training_settings(given)
     started = time.perf_counter()
     rows = len(source)
-    if rows < MIN_ROWS:
-        raise ValueError(f"x and y need at least {MIN_ROWS} rows to train and to hold out, got {rows}")
+    if rows < MINIMUM_ROWS_TO_FIT:
+        raise ValueError(f"x and y need at least {MINIMUM_ROWS_TO_FIT} rows to train and to hold out, got {rows}")
     if settings.folds > rows // 4:
         raise ValueError(f"folds must leave at least 4 rows in each, got {settings.folds} folds for {rows} rows")
-    flags, degenerate = _constant_columns(source)
+    flags, degenerate = constants(source)
     used = {**dataclasses.asdict(settings), "loss": mine.loss, "alpha": mine.alpha}
     if degenerate:
         return _independent_result(rows, flags, seed, used, time.perf_counter() - started), None, mine.log_ema
 
-    folds = torch.randperm(rows, generator=torch.Generator("cpu").manual_seed(seed), device="cpu").tensor_split(
-        settings.folds
-    )
+    groups = duplicate_groups(source)
+    flags += [flag for flag in (deterministic(source, seed), duplicate_rows(groups)) if flag is not None]
+    folds = split_folds(rows, settings.folds, seed, groups)
     first: tuple[nn.Module, Tensor] | None = None
     histories: list[FoldHistory] = []
     scores: list[HeldOutScores] = []
@@ -84,14 +94,18 @@ def cross_fit(
                 progress(done + step, len(folds) * settings.steps, bound)
 
         critic, log_ema, history, held_out_score = _fit_fold(
-            mine, source, others, held_out, settings, _fold_seed(seed, k), device, report
+            mine, source, others, held_out, groups, settings, _fold_seed(seed, k), device, report
         )
         if first is None:
             first = critic, log_ema
         histories.append(history)
         scores.append(held_out_score)
-    result = _combine(histories, scores, flags, seed, used, time.perf_counter() - started)
+    fold_groups = [None if groups is None else groups[fold] for fold in folds]
     assert first is not None
+    if isinstance(first[0], MLPCritic):
+        inputs = (("x", first[0].x_inputs), ("y", first[0].y_inputs))
+        flags += [flag for name, read in inputs if (flag := many_levels(name, read.many_levels))]
+    result = _combine(histories, scores, fold_groups, flags, seed, used, time.perf_counter() - started)
     return result, *first
 
 
@@ -104,6 +118,7 @@ def _fit_fold(
     source: PairSource,
     others: Tensor,
     held_out: Tensor,
+    groups: Tensor | None,
     settings: TrainingSettings,
     seed: int,
     device: torch.device | str | None,
@@ -112,7 +127,7 @@ def _fit_fold(
     """Train on `others` (a part of which chooses the step) and score `held_out`."""
     share = round(settings.validation_fraction * others.numel())
     count = min(max(2, share), MAX_VALIDATION_ROWS, others.numel() - 2)
-    validation, train = others[:count], others[count:]
+    validation, train = split_off(others, count, groups)
     loss = mine.at_start(seed)
     loss.shuffles = settings.shuffles
     critic, transform = _fold_critic(loss, source, train, seed, device)
@@ -171,21 +186,6 @@ def _moved(x: Tensor, y: Tensor, device: torch.device | str | None) -> tuple[Ten
     return (x, y) if device is None else (x.to(device), y.to(device))
 
 
-def _constant_columns(source: PairSource) -> tuple[list[Flag], bool]:
-    """Flags for constant columns, and whether x or y has no other (then it carries no information)."""
-    if not isinstance(source, ArraySource):
-        return [], False
-    flags, degenerate = [], False
-    for name, samples in (("x", source.x), ("y", source.y)):
-        constant = (samples == samples[:1]).all(0).flatten()
-        if bool(constant.any()):
-            columns = constant.nonzero().flatten().tolist()
-            shown = ", ".join(map(str, columns[:10])) + (", ..." if len(columns) > 10 else "")
-            flags.append(Flag("constant_column", f"{name} has {len(columns)} constant column(s) ({shown})"))
-            degenerate |= bool(constant.all())
-    return flags, degenerate
-
-
 def _independent_result(rows: int, flags: list[Flag], seed: int, settings: dict[str, Any], seconds: float) -> MIResult:
     """A constant is independent of everything: MI is 0, known without an error."""
     return MIResult(
@@ -207,26 +207,27 @@ def _independent_result(rows: int, flags: list[Flag], seed: int, settings: dict[
 def _combine(
     histories: list[FoldHistory],
     folds: list[HeldOutScores],
+    groups: list[Tensor | None],
     flags: list[Flag],
     seed: int,
     settings: dict[str, Any],
     seconds: float,
 ) -> MIResult:
-    """The folds' bounds, weighted by their rows. Every row is held out once, so the folds' errors are independent."""
+    """The folds' scores as one result; `groups` are those of the rows of each fold."""
+    estimated = [fold.limited(ESTIMATE_TAIL_ROWS) for fold in folds]
+    mi, stderr = _over_folds(estimated, groups)
+    certified, certified_stderr = _over_folds([fold.limited(CERTIFIED_TAIL_ROWS) for fold in folds], groups)
     rows = sum(fold.rows for fold in folds)
-    bounds = [fold.dv_bound() for fold in folds]
-    mi = sum(fold.rows / rows * bound for fold, bound in zip(folds, bounds, strict=True))
-    variance = sum(float((fold.influence() ** 2).sum()) for fold in folds) / rows**2
-    stderr = math.sqrt(variance)
+    certifiable = sum(fold.rows / rows * fold.ceiling(CERTIFIED_TAIL_ROWS) for fold in folds)
     joint = torch.cat([fold.joint for fold in folds])
     marginal = torch.cat([fold.marginal.flatten() for fold in folds])
     marginal = marginal[:: max(1, marginal.numel() // KEPT_SCORES)]
     return MIResult(
         mi=mi,
         stderr=stderr,
-        p_value=permutation_p_value(folds),
+        p_value=permutation_p_value(folds, seed),
         n=rows,
-        flags=(*flags, *_reliability_flags(mi, stderr, folds)),
+        flags=(*flags, *reliability_flags(mi, stderr, certifiable, estimated)),
         history=History(
             steps=[h.steps for h in histories],
             train=[h.train for h in histories],
@@ -234,39 +235,23 @@ def _combine(
         ),
         seed=seed,
         settings=settings,
-        fold_mi=tuple(bounds),
+        fold_mi=tuple(fold.dv_bound() for fold in estimated),
         joint_scores=joint[:: max(1, joint.numel() // KEPT_SCORES)].numpy(),
         marginal_scores=marginal.numpy(),
         seconds=seconds,
+        certified_mi=certified,
+        certified_stderr=certified_stderr,
+        certifiable=certifiable,
     )
 
 
-def _reliability_flags(mi: float, stderr: float, folds: list[HeldOutScores]) -> list[Flag]:
-    flags = []
-    rows = min(fold.rows for fold in folds)
-    certifiable = math.log(rows)
-    if mi > certifiable:
-        flags.append(
-            Flag(
-                "not_certifiable",
-                f"the estimate is above ln(n) = {certifiable:.2f} nats, about the most that {rows} held-out rows can "
-                "certify as a lower bound (McAllester & Stratos, 2020)",
-            )
-        )
-    effective = min(fold.effective_sample_size() for fold in folds)
-    if effective < min(30, 0.5 * rows):
-        flags.append(
-            Flag(
-                "few_effective_marginals",
-                f"the marginal term rests on {effective:.0f} effective rows of {rows}: its error is understated",
-            )
-        )
-    if mi < -0.05 and mi < -5 * stderr:
-        flags.append(
-            Flag(
-                "below_zero",
-                "the bound is far below 0: on held-out rows the critic is worse than a constant; scale the inputs, "
-                "lower learning_rate, or give it more rows",
-            )
-        )
-    return flags
+def _over_folds(folds: list[HeldOutScores], groups: list[Tensor | None]) -> tuple[float, float]:
+    """The mean of the folds' bounds, weighted by their rows, and its standard error.
+
+    Every row is held out once, and the folds' errors are treated as independent; they are so given the critics. That
+    the critics of other trainings would differ is not counted.
+    """
+    shares = [fold.rows / sum(fold.rows for fold in folds) for fold in folds]
+    mi = sum(share * fold.dv_bound() for share, fold in zip(shares, folds, strict=True))
+    variance = sum(s**2 * fold.variance(g) for s, fold, g in zip(shares, folds, groups, strict=True))
+    return mi, math.sqrt(variance)

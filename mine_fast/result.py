@@ -59,7 +59,7 @@ class History:
 
     Attributes:
         steps: training steps done at each reading.
-        train: bound on the training batches since the reading before.
+        train: bound on the training batches since the reading before; NaN at step 0, where there were none.
         validation: bound on the fold's validation rows, which chose the critic and are no part of the estimate.
 
     Raises:
@@ -78,6 +78,14 @@ class History:
                 f"and {lengths[2]}"
             )
 
+    def __eq__(self, other: object) -> bool:
+        """Equal curves; a reading that is NaN in both is no difference."""
+        if not isinstance(other, History):
+            return NotImplemented
+        return all(_same(getattr(self, name), getattr(other, name)) for name in ("steps", "train", "validation"))
+
+    __hash__ = None  # type: ignore[assignment]  # lists inside
+
 
 @dataclass(frozen=True, eq=False)
 class MIResult:
@@ -86,11 +94,14 @@ class MIResult:
     `float(r)` is the estimate, `print(r)` the summary, `f"{r:.3f}"` the formatted estimate.
 
     Attributes:
-        mi: the Donsker-Varadhan bound on held-out rows, mean(T_joint) - log mean exp(T_marginal); it may come out
-            negative, and is never clipped.
-        stderr: its standard error from the sampling of the held-out rows. It does not cover the bias of a lower
-            bound, which is downwards.
-        p_value: one-sided, of independence (I = 0).
+        mi: the Donsker-Varadhan bound on held-out rows, mean(T_joint) - log mean exp(T_marginal), a lower bound in
+            expectation; it may come out negative, and is never clipped at 0. Scores so high that the marginal term
+            would rest on less than one row are cut, which keeps each fold of n rows at or below ln(n) (McAllester &
+            Stratos 2020, arXiv 1811.04251).
+        stderr: its standard error from the sampling of the held-out rows. It covers neither the bias of a lower bound,
+            which is downwards, nor that another training (another seed) would give another critic.
+        p_value: one-sided, of independence (I = 0), from 999 random rotations of every fold: at least 0.001. It tells
+            how the pairs as they came score among shuffled ones, and may be small where mi is not above 0.
         n: rows scored while held out.
         flags: what a careful reader should know; empty when nothing stood out.
         history: training curves.
@@ -100,6 +111,10 @@ class MIResult:
         joint_scores: [m], critic scores T(x_i, y_i) of held-out pairs, a sample for plotting.
         marginal_scores: [k], scores of shuffled pairs, likewise.
         seconds: wall time.
+        certified_mi: what `lower` starts from: the bound with scores cut where the marginal term would rest on less
+            than ten rows, so that its error bar holds too. None: mi.
+        certified_stderr: its standard error. None: stderr.
+        certifiable: the most that `lower` can say with these rows, about ln(n / 10) of a fold's n.
 
     >>> r = MIResult(mi=0.829, stderr=0.016, p_value=0.005, n=3000, seed=0)
     >>> print(r)
@@ -122,6 +137,9 @@ class MIResult:
     joint_scores: np.ndarray = field(default_factory=lambda: np.empty(0), repr=False)
     marginal_scores: np.ndarray = field(default_factory=lambda: np.empty(0), repr=False)
     seconds: float = 0.0
+    certified_mi: float | None = field(default=None, repr=False)
+    certified_stderr: float | None = field(default=None, repr=False)
+    certifiable: float = field(default=math.inf, repr=False)
 
     @property
     def bits(self) -> float:
@@ -138,11 +156,14 @@ class MIResult:
         return self.stderr * _BITS_PER_NAT
 
     def lower(self, confidence: float = 0.95) -> float:
-        """One-sided lower confidence bound on the mutual information, mi - z * stderr, in nats.
+        """One-sided lower confidence bound on the mutual information, in nats.
 
-        z is the `confidence` quantile of the standard normal distribution. As mi is itself a lower bound on I(X;Y) in
-        expectation, the mutual information lies above it with at least this probability, up to the normal
-        approximation.
+        min(mi, certified_mi) - z * certified_stderr, with z the `confidence` quantile of the standard normal
+        distribution, and never more than `certifiable`. A Donsker-Varadhan bound is below I(X;Y) in expectation, so the
+        mutual information lies above `lower` with at least this probability, up to the normal approximation. That
+        needs a marginal term whose error can be told from the rows, so scores are cut where it would rest on less than
+        ten of them: with n rows no bound that holds for every distribution says more than about ln(n) (McAllester &
+        Stratos 2020, arXiv 1811.04251).
 
         Args:
             confidence: in (0, 1).
@@ -158,7 +179,9 @@ class MIResult:
             raise TypeError(f"confidence must be a number in (0, 1), got {type(confidence).__name__} {confidence!r}")
         if not 0 < confidence < 1:
             raise ValueError(f"confidence must be in (0, 1), for example 0.95, got {confidence}")
-        return self.mi - NormalDist().inv_cdf(confidence) * self.stderr
+        mi = self.mi if self.certified_mi is None else min(self.mi, self.certified_mi)
+        stderr = self.stderr if self.certified_stderr is None else self.certified_stderr
+        return min(mi - NormalDist().inv_cdf(confidence) * stderr, self.certifiable)
 
     def summary(self, unit: str = "nats") -> str:
         """The estimate, its bound, test, rows and flags as a block of text.
@@ -207,6 +230,7 @@ class MIResult:
             "mi": self.mi,
             "stderr": self.stderr,
             "lower_95": self.lower(0.95),
+            "certifiable": self.certifiable,
             "bits": self.bits,
             "stderr_bits": self.stderr_bits,
             "p_value": self.p_value,
@@ -235,6 +259,12 @@ class MIResult:
         from mine_fast.plotting import plot_result
 
         return plot_result(self, truth, figure)
+
+
+def _same(curves: Sequence[Sequence[float]], others: Sequence[Sequence[float]]) -> bool:
+    return len(curves) == len(others) and all(
+        np.array_equal(a, b, equal_nan=True) for a, b in zip(curves, others, strict=True)
+    )
 
 
 def _plain(value: Any) -> Any:

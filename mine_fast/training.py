@@ -16,7 +16,7 @@ from torch import Tensor
 from mine_fast.checks import as_integer
 from mine_fast.data import ArraySource, PairSource
 from mine_fast.errors import DivergenceError
-from mine_fast.evaluation import held_out_scores
+from mine_fast.evaluation import ESTIMATE_TAIL_ROWS, held_out_scores
 from mine_fast.native import critic_obstacle, use_engine
 from mine_fast.steps import NativeSteps, Steps, TorchSteps
 
@@ -159,7 +159,8 @@ def train_critic(
         nonlocal best_bound, best_state
         with steps.averaged():
             mine.eval()
-            bound = held_out_scores(score, source, validation_rows, seed, shuffles=8).dv_bound()
+            scores = held_out_scores(score, source, validation_rows, seed, shuffles=8)
+            bound = scores.limited(ESTIMATE_TAIL_ROWS).dv_bound()
             if not math.isfinite(bound) or (step > 0 and not math.isfinite(train)):
                 raise DivergenceError(
                     f"training diverged before step {step}: the bound is {train:g} on the batches and {bound:g} on "

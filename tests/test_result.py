@@ -26,7 +26,7 @@ def result(**changes):
         "p_value": 0.005,
         "n": 3000,
         "flags": (Flag("few_rows", "few rows were held out"),),
-        "history": History([[0, 50, 100]] * 2, [[0.0, 0.6, 0.8]] * 2, [[0.0, 0.7, 0.9], [0.0, 0.5, 0.85]]),
+        "history": History([[0, 50, 100]] * 2, [[NAN, 0.6, 0.8]] * 2, [[0.0, 0.7, 0.9], [0.0, 0.5, 0.85]]),
         "seed": 7,
         "settings": {"steps": 100, "folds": 2},
         "fold_mi": (0.82, 0.838),
@@ -67,6 +67,18 @@ def test_history_curves_have_one_length(curves):
         History(*curves)
 
 
+def test_histories_are_equal_by_their_curves():
+    def history(first, last=0.9):
+        return History([[0, 50]], [[first, 0.5]], [[0.0, last]])
+
+    assert history(NAN) == history(float("nan"))  # another object: nothing was trained before step 0
+    assert history(NAN) != history(0.0)
+    assert history(NAN) != history(NAN, last=0.8)
+    assert history(NAN) != History([[0]], [[NAN]], [[0.0]])
+    assert history(NAN) != History([[0, 50]] * 2, [[NAN, 0.5]] * 2, [[0.0, 0.9]] * 2)
+    assert history(NAN) != "history"
+
+
 # --- numbers ----------------------------------------------------------------------------------------------------------
 
 
@@ -89,6 +101,20 @@ def test_lower_is_one_sided(confidence, z):
 def test_lower_defaults_to_95_percent_and_is_not_clipped():
     assert result().lower() == result().lower(0.95)
     assert result(mi=0.01, stderr=0.1).lower() < -0.1
+
+
+def test_lower_is_that_of_the_certified_bound():
+    r = result(mi=2.0, stderr=0.5, certified_mi=1.8, certified_stderr=0.1)
+    assert r.lower(0.95) == pytest.approx(1.8 - 0.16448536)
+    # An estimate below it is no more certain for that.
+    assert result(mi=1.0, stderr=0.5, certified_mi=1.8, certified_stderr=0.1).lower(0.5) == 1.0
+
+
+def test_lower_is_capped_by_what_is_certifiable():
+    r = result(mi=2.0, stderr=0.1, certifiable=1.5)
+    assert r.lower() == r.lower(0.05) == 1.5
+    assert r.lower(1 - 1e-9) < 1.5
+    assert r.to_dict()["certifiable"] == 1.5
 
 
 @pytest.mark.parametrize("confidence", [0, 1, 95, -0.1, 0.0, 1.0, NAN, math.inf])
@@ -185,6 +211,7 @@ def test_to_dict_is_strict_json():
     assert values["mi"] == 0.829
     assert type(values["mi"]) is float
     assert values["lower_95"] == result().lower(0.95)
+    assert values["certifiable"] is None  # infinite: nobody said
     assert values["bits"] == pytest.approx(1.196, abs=1e-3)
     assert values["flags"] == [{"code": "few_rows", "message": "few rows were held out"}]
     assert type(values["flags"][0]["message"]) is str
@@ -200,7 +227,7 @@ def test_to_dict_is_strict_json():
     }
     assert set(values) == {
         *("mi", "stderr", "lower_95", "bits", "stderr_bits", "p_value", "n", "flags", "fold_mi"),
-        *("seed", "settings", "seconds"),
+        *("seed", "settings", "seconds", "certifiable"),
     }
 
 
@@ -226,6 +253,14 @@ def test_plot_shows_curves_estimate_and_truth():
     assert labels == ["training batches", "validation rows", "estimate 0.829 ± 0.016 (band: 95%)", "truth 0.830"]
     assert [text.get_text() for text in scores.get_legend().get_texts()] == ["pairs as they came", "shuffled pairs"]
     assert "nats" in curves.get_ylabel()
+
+
+def test_plot_starts_the_training_curve_at_its_first_reading():
+    curves = plotted(result())[0]
+    assert np.isnan(curves.get_lines()[0].get_ydata()[0])
+    low, high = curves.get_ylim()
+    assert math.isfinite(low)
+    assert low < 0 < 0.9 < high
 
 
 def test_plot_keeps_the_estimate_in_sight_of_wild_curves():
