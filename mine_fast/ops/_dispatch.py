@@ -39,7 +39,11 @@ def needs_gradient(*tensors: Tensor | None) -> bool:
     """Whether a result of these tensors is part of a graph, backward or (dual tensors) forward."""
     if forward_ad._current_level >= 0:
         return True
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    if torch.is_grad_enabled():
+        for t in tensors:
+            if t is not None and t.requires_grad:
+                return True
+    return False
 
 
 def kernel(op: Callable[..., Any], *arguments: Any) -> Any:
