@@ -20,9 +20,10 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'csrc/*.cuh' 'tests/*.h' 'tests/*.cpp')
 
-# Every op and its overhead, beside what they replace: pytest-benchmark's table, and benchmarks/results/ops.json.
+# benchmarks/test_*.py by pytest-benchmark: its tables, and a record of each file in benchmarks/results/.
 bench: $(VENV)/.test
-	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-json=.benchmarks/latest.json
+	mkdir -p .benchmarks
+	$(BIN)/python -m pytest benchmarks/test_*.py --benchmark-enable --benchmark-json=.benchmarks/latest.json
 	$(BIN)/python benchmarks/pytest_record.py .benchmarks/latest.json
 
 # Everything a GPU machine can tell in one go: tests on the device, compute-sanitizer, timings -> benchmarks/results/.
