@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # What the environment is built from; it is built again when one of these changes.
 SOURCES := pyproject.toml setup.py $(wildcard build_backend/*.py csrc/*.h csrc/*.cpp csrc/cpu/* csrc/cuda/* csrc/engine/*)
 
-.PHONY: demo test lint bench gpu-check clean
+.PHONY: demo test lint bench gpu-check clean FORCE
 
 demo: $(VENV)/.demo
 	$(BIN)/python benchmarks/demo.py
@@ -20,6 +20,12 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'csrc/*.cuh' 'tests/*.h' 'tests/*.cpp')
 
+# benchmarks/test_*.py by pytest-benchmark: its tables, and a record of each file in benchmarks/results/.
+bench: $(VENV)/.test
+	mkdir -p .benchmarks
+	$(BIN)/python -m pytest benchmarks/test_*.py --benchmark-enable --benchmark-json=.benchmarks/latest.json
+	$(BIN)/python benchmarks/pytest_record.py .benchmarks/latest.json
+
 # Everything a GPU machine can tell in one go: tests on the device, compute-sanitizer, timings -> benchmarks/results/.
 # Builds in the environment that is there (its CUDA torch), without touching the network.
 gpu-check:
@@ -30,10 +36,14 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --upgrade pip
 
-# torch first and by itself, so that the package builds against the one that was asked for.
-$(VENV)/.torch: $(BIN)/python
-	$(BIN)/python -m pip install '$(TORCH)'
-	touch $@
+# torch first and by itself, so that the package builds against the one that was asked for. The stamp holds what that
+# was, and is written anew, so that the package is built again, only when TORCH says something else.
+$(VENV)/.torch: $(BIN)/python FORCE
+	@if [ "$$(cat $@ 2>/dev/null)" != '$(TORCH)' ]; then \
+	  $(BIN)/python -m pip install '$(TORCH)' && echo '$(TORCH)' > $@; \
+	fi
+
+FORCE:
 
 # `make test` after `make demo` adds what tests need, and builds again only if sources changed. Editable: pytest and
 # doctest import the package from this folder, so that is where the compiled library has to be.

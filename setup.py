@@ -27,8 +27,16 @@ except ImportError:
     torch = None
 
 ROOT = Path(__file__).parent
+TORCH_MINIMUM = (2, 10)  # as in pyproject.toml
 TORCH_TARGET = "0x020a000000000000"  # LibTorch stable ABI of 2.10: one binary for every later torch
 PYTHON_TARGET = "0x030A0000"  # CPython's limited API of 3.10: one binary for every later Python
+
+
+def check_torch(version: str) -> None:
+    """Refuse a torch that lacks the stable ABI we build against, before the compiler says so in a hundred lines."""
+    numbers = tuple(int(n) for n in re.findall(r"\d+", version)[:2])
+    if numbers < TORCH_MINIMUM:
+        raise SystemExit(f"error: mine_fast needs torch >= {'.'.join(map(str, TORCH_MINIMUM))}, found {version}")
 
 
 def find_cuda_home() -> str | None:
@@ -64,6 +72,7 @@ def cuda_decision() -> tuple[bool, str]:
 
 
 def extensions_and_commands() -> tuple[list, dict]:
+    check_torch(torch.__version__)
     cuda_home = find_cuda_home()
     if cuda_home:
         os.environ["CUDA_HOME"] = cuda_home  # read by torch.utils.cpp_extension at import
@@ -164,5 +173,6 @@ def compiler_version() -> str:
     return result.stdout.splitlines()[0] if result.stdout else compiler
 
 
-extensions, commands = extensions_and_commands() if torch is not None else ([], {})
-setup(ext_modules=extensions, cmdclass=commands)
+if __name__ == "__main__":  # also where a build frontend runs this file; a test imports it
+    extensions, commands = extensions_and_commands() if torch is not None else ([], {})
+    setup(ext_modules=extensions, cmdclass=commands)

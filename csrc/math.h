@@ -11,6 +11,12 @@
 
 namespace mine_fast {
 
+// Without the overloads of isfinite, of which host and device have different ones.
+template <typename T>
+MINE_FAST_HD bool is_finite(T v) {
+  return v - v == T(0);
+}
+
 MINE_FAST_HD double exp_of(double v) { return ::exp(v); }
 MINE_FAST_HD double log_of(double v) { return ::log(v); }
 MINE_FAST_HD double tanh_of(double v) { return ::tanh(v); }

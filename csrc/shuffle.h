@@ -57,6 +57,7 @@ class Bijection {
 
   // Cycle-walking terminates: the network permutes its domain, so the orbit of a point of [0, n) returns to [0, n).
   MINE_FAST_HD int64_t apply(int64_t i) const {
+    if (n_ == 1) return 0;  // spares a walk through the whole domain
     uint64_t v = static_cast<uint64_t>(i);
     do v = encrypt(v);
     while (v >= n_);
@@ -70,21 +71,26 @@ class Bijection {
     return static_cast<int64_t>(v);
   }
 
- private:
-  static constexpr uint64_t kGolden = 0x9e3779b97f4a7c15ull;
-  // Below 2^kMinBits the halves are too narrow for the rounds to mix; a larger domain only costs a longer walk.
-  static constexpr int kMinBits = 6;
-  static constexpr int kRounds = 8;  // 4 fail a chi-square test of pairs of rows on small n, 6 pass; 8 for margin
-
-  MINE_FAST_HD uint64_t encrypt(uint64_t v) const {
+  // One step of the walk, within the power of two [0, domain()). In 32 bits, which hold it for n <= 2^32, a loop over it
+  // is vectorised.
+  template <typename Word>
+  MINE_FAST_HD Word encrypt(Word v) const {
     uint32_t low = static_cast<uint32_t>(v) & low_mask_;
     uint32_t high = static_cast<uint32_t>(v >> low_bits_);
     for (int r = 0; r < kRounds; r += 2) {
       high ^= mix32(low ^ round_key_[r]) & high_mask_;
       low ^= mix32(high ^ round_key_[r + 1]) & low_mask_;
     }
-    return (static_cast<uint64_t>(high) << low_bits_) | low;
+    return (static_cast<Word>(high) << low_bits_) | low;
   }
+
+  MINE_FAST_HD int64_t domain() const { return (static_cast<int64_t>(high_mask_) + 1) << low_bits_; }
+
+ private:
+  static constexpr uint64_t kGolden = 0x9e3779b97f4a7c15ull;
+  // Below 2^kMinBits the halves are too narrow for the rounds to mix; a larger domain only costs a longer walk.
+  static constexpr int kMinBits = 6;
+  static constexpr int kRounds = 8;  // 4 fail a chi-square test of pairs of rows on small n, 6 pass; 8 for margin
 
   MINE_FAST_HD uint64_t decrypt(uint64_t v) const {
     uint32_t low = static_cast<uint32_t>(v) & low_mask_;
@@ -113,7 +119,8 @@ class MarginalShuffle {
   // The shift of shuffle s, in [1, n). Past n-1 shuffles the pairs repeat, each equally often.
   MINE_FAST_HD int64_t shift(int64_t s) const { return 1 + shifts_.apply(s % (n_ - 1)); }
 
-  // A row's place in the random order that the shifts rotate.
+  // The random order that the shifts rotate, and a row's place in it.
+  MINE_FAST_HD const Bijection& order() const { return order_; }
   MINE_FAST_HD int64_t rank(int64_t i) const { return order_.apply(i); }
 
   // The row of y that row i of x meets under this shift.

@@ -193,6 +193,8 @@ def dv_term(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The Donsker-Varadhan loss of the scores (Belghazi et al. 2018, eq. 12; csrc/log_mean_exp.h).
 
+    A batch whose log-mean-exp is not finite shows in its loss and gradient, and is left out of the moving average.
+
     Returns:
         loss [], the new log-EMA [], and (joint mean, log-mean-exp, log normaliser) [3].
     """
@@ -200,18 +202,22 @@ def dv_term(
     joint, marginal = work[:joint_rows], work[joint_rows:]
     joint_mean = joint.mean()
     log_mean_exp = torch.logsumexp(marginal, 0) - math.log(marginal.numel())
-    log_normaliser = log_mean_exp.detach()
+    batch = log_mean_exp.detach()
+    finite = batch.isfinite()
+    log_normaliser = batch
     if loss == "mine":
         keep = math.log1p(-alpha) if alpha < 1 else -math.inf
-        moved = torch.logaddexp(log_ema + keep, log_normaliser + math.log(alpha))
-        log_normaliser = log_ema = torch.where(log_ema == -math.inf, log_normaliser, moved)
+        moved = torch.logaddexp(log_ema + keep, batch + math.log(alpha))
+        log_ema = torch.where(finite, torch.where(log_ema == -math.inf, batch, moved), log_ema)
+        log_normaliser = torch.where(finite, log_ema, batch)
         # The value is that of the batch, the gradient that of the moving average: exp(t - log_ema) / M.
         weight = torch.exp(marginal - log_normaliser) / marginal.numel()
-        second = log_mean_exp.detach() + weight.sum() - weight.sum().detach()
+        second = torch.where(finite, batch + weight.sum() - weight.sum().detach(), log_mean_exp)
     elif loss == "mine_biased":
         second = log_mean_exp
     else:
-        second = torch.exp(log_mean_exp - 1)
+        # Not exp(log_mean_exp - 1), whose gradient is inf * 0 where it overflows.
+        second = torch.exp(marginal - (1 + math.log(marginal.numel()))).sum()
         log_normaliser = torch.ones_like(log_normaliser)
-    statistics = torch.stack([joint_mean.detach(), log_mean_exp.detach(), log_normaliser])
+    statistics = torch.stack([joint_mean.detach(), batch, log_normaliser])
     return second - joint_mean, log_ema.detach(), statistics

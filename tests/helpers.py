@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -54,6 +55,30 @@ def with_outliers(scores: Tensor, size: float = 200.0) -> Tensor:
     """The scores with about one in 16 moved by +-size: without outliers a test of log-mean-exp says little."""
     draws = torch.rand(scores.shape, generator=torch.Generator().manual_seed(1)).to(scores.device)
     return torch.where(draws < 1 / 32, scores - size, torch.where(draws > 31 / 32, scores + size, scores))
+
+
+#: Marginal scores whose log-mean-exp may not be finite, by name. Long ones span several blocks of every reduction.
+_INF, _NAN = math.inf, math.nan
+MARGINALS_NOT_FINITE: dict[str, list[float]] = {
+    "finite": [80.0, -200.0, 1.0],
+    "one -inf": [-_INF, 0.0, 80.0],
+    "all -inf": [-_INF] * 3,
+    "all -inf, long": [-_INF] * 20_000,
+    "one +inf": [1.0, _INF, 300.0],
+    "all +inf": [_INF] * 3,
+    "+inf first, long": [_INF] + [500.0] * 20_000,
+    "+inf last, long": [500.0] * 20_000 + [_INF],
+    "+inf in every block": ([500.0] * 500 + [_INF]) * 40,
+    "+inf among -inf": [-_INF] * 10_000 + [_INF] + [-_INF] * 10_000,
+    "one NaN": [1.0, _NAN, 300.0],
+    "NaN first": [_NAN, 1.0],
+    "NaN last, long": [1.0] * 20_000 + [_NAN],
+    "NaN and +inf": [_NAN, _INF, 1.0],
+    "+inf then NaN, long": [_INF] + [1.0] * 20_000 + [_NAN],
+    "NaN among -inf, long": [-_INF] * 10_000 + [_NAN] + [-_INF] * 10_000,
+}
+#: Joint scores to go with them.
+JOINTS_NOT_FINITE = ([1.0, -3.0], [1.0, _INF], [-_INF, 1.0], [_INF, -_INF], [_NAN, 1.0])
 
 
 # Layouts: the same values in memory that is not contiguous. -----------------------------------------------------------

@@ -338,8 +338,8 @@ def test_raw_ops_refuse_one_row(call, device: str) -> None:
 
 
 def test_raw_ops_refuse_a_key_they_would_misread() -> None:
-    for key in (torch.zeros(2), torch.zeros(3, dtype=torch.int64), torch.zeros(4, dtype=torch.int64)[::2]):
-        with pytest.raises(RuntimeError, match="key must be a contiguous int64 tensor"):
+    for key in (torch.zeros(2), torch.zeros(3, dtype=torch.int64)):
+        with pytest.raises(RuntimeError, match="key must be an int64 tensor"):
             raw.shuffle_index(key, 4, 1, False)
 
 

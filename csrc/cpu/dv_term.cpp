@@ -32,8 +32,7 @@ MINE_FAST_CLONES LogSumExp<accumulate_t<Scalar>> block_log_sum_exp(const Scalar*
   for (int64_t i = 0; i < count; ++i) value[i] = static_cast<T>(scores[i]);
   T top = value[0];  // a NaN passed over here still reaches the sum
   for (int64_t i = 1; i < count; ++i) top = top < value[i] ? value[i] : top;
-  // A block of -inf alone weighs nothing; relative to its own maximum it would be -inf - -inf.
-  const T origin = top == -static_cast<T>(INFINITY) ? T(0) : top;
+  const T origin = LogSumExp<T>::origin(top);
   T lane[kLanes] = {};
   int64_t i = 0;
   for (; i + kLanes <= count; i += kLanes)
@@ -41,7 +40,7 @@ MINE_FAST_CLONES LogSumExp<accumulate_t<Scalar>> block_log_sum_exp(const Scalar*
   for (; i < count; ++i) lane[0] += exp_of(value[i] - origin);
   T sum = 0;
   for (int l = 0; l < kLanes; ++l) sum += lane[l];
-  return {top, sum};
+  return LogSumExp<T>::of_group(top, sum);
 }
 
 template <typename Scalar>

@@ -1,8 +1,8 @@
 // CPU kernels of the marginal shuffle: its index, the shuffled copies of y, and their backward by the inverse index.
 #include <torch/csrc/stable/library.h>
 
-#include <cstring>
 #include <tuple>
+#include <vector>
 
 #include "parallel.h"
 #include "shuffle_table.h"
@@ -12,8 +12,9 @@ namespace {
 
 std::tuple<Tensor, Tensor> advance_key(const Tensor& key) {
   check_key(key);
+  const Tensor packed = as_contiguous(key);
   Tensor current = empty_tensor(key, {2}), next = empty_tensor(key, {2});
-  const int64_t* from = static_cast<const int64_t*>(key.const_data_ptr());
+  const int64_t* from = static_cast<const int64_t*>(packed.const_data_ptr());
   int64_t* kept = static_cast<int64_t*>(current.mutable_data_ptr());
   int64_t* moved = static_cast<int64_t*>(next.mutable_data_ptr());
   kept[0] = moved[0] = from[0];
@@ -47,8 +48,9 @@ Tensor marginal_shuffle(const Tensor& y,    // [B, ...]
   const char* from = static_cast<const char*>(source.const_data_ptr());
   char* to = static_cast<char*>(shuffled.mutable_data_ptr());
   parallel_rows(shuffles * rows, bytes / 4, [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r)
-      std::memcpy(to + r * bytes, from + table.partner(r % rows, r / rows) * bytes, bytes);
+    for_each_row(begin, end, rows, [&](int64_t r, int64_t i, int64_t s) {
+      copy_row(to + r * bytes, from + table.partner(i, s) * bytes, bytes);
+    });
   });
   return shuffled;
 }

@@ -1,8 +1,8 @@
 // CPU kernels that pair x with y and with its shuffles into one batch for a critic that reads concatenated rows.
 #include <torch/csrc/stable/library.h>
 
-#include <cstring>
 #include <tuple>
+#include <vector>
 
 #include "parallel.h"
 #include "shuffle_table.h"
@@ -25,13 +25,12 @@ Tensor pair(const Tensor& x,    // [B, dx]
   const char* y_data = static_cast<const char*>(y_rows.const_data_ptr());
   char* out = static_cast<char*>(paired.mutable_data_ptr());
   parallel_rows((1 + shuffles) * rows, x_width + y_width, [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r) {
-      const int64_t i = r % rows, block = r / rows;
+    for_each_row(begin, end, rows, [&](int64_t r, int64_t i, int64_t block) {
       const int64_t j = block == 0 ? i : table.partner(i, block - 1);
       char* row = out + r * (x_bytes + y_bytes);
-      std::memcpy(row, x_data + i * x_bytes, x_bytes);
-      std::memcpy(row + x_bytes, y_data + j * y_bytes, y_bytes);
-    }
+      copy_row(row, x_data + i * x_bytes, x_bytes);
+      copy_row(row + x_bytes, y_data + j * y_bytes, y_bytes);
+    });
   });
   return paired;
 }

@@ -4,6 +4,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include <tuple>
+#include <vector>
 
 #include "../activation.h"
 #include "parallel.h"
@@ -59,12 +60,11 @@ Tensor paired_first_layer(const Tensor& x_part,  // [B, h]
     const Scalar* bs = static_cast<const Scalar*>(offset.const_data_ptr());
     Scalar* out = static_cast<Scalar*>(hidden.mutable_data_ptr());
     parallel_rows((1 + shuffles) * rows, width, [&](int64_t begin, int64_t end) {
-      for (int64_t r = begin; r < end; ++r) {
-        const int64_t i = r % rows, block = r / rows;
+      for_each_row(begin, end, rows, [&](int64_t r, int64_t i, int64_t block) {
         const int64_t j = block == 0 ? i : table.partner(i, block - 1);
         add_and_activate<decltype(kind)::value>(xs + i * width, ys + j * width, bs, width,
                                                 static_cast<accumulate_t<Scalar>>(slope), out + r * width);
-      }
+      });
     });
   });
   return hidden;

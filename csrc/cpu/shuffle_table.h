@@ -2,7 +2,7 @@
 // rank are computed once and shared by all shuffles, forward and inverse.
 #pragma once
 
-#include <vector>
+#include <memory>
 
 #include "../checks.h"
 #include "../shuffle.h"
@@ -11,21 +11,7 @@ namespace mine_fast {
 
 class ShuffleTable {
  public:
-  ShuffleTable(const Tensor& key, int64_t rows, int64_t shuffles) : rows_(rows) {
-    check_key(key);
-    check_rows(rows);
-    if (rows == 0) return;
-    const int64_t* state = static_cast<const int64_t*>(key.const_data_ptr());
-    const MarginalShuffle shuffle(static_cast<uint64_t>(state[0]), static_cast<uint64_t>(state[1]), rows);
-    rank_.resize(rows);
-    row_of_rank_.resize(rows);
-    for (int64_t i = 0; i < rows; ++i) {
-      rank_[i] = shuffle.rank(i);
-      row_of_rank_[rank_[i]] = i;
-    }
-    shift_.resize(shuffles);
-    for (int64_t s = 0; s < shuffles; ++s) shift_[s] = shuffle.shift(s);
-  }
+  ShuffleTable(const Tensor& key, int64_t rows, int64_t shuffles);
 
   int64_t partner(int64_t i, int64_t s) const {
     const int64_t p = rank_[i] + shift_[s];
@@ -39,9 +25,10 @@ class ShuffleTable {
 
  private:
   int64_t rows_;
-  std::vector<int64_t> rank_;
-  std::vector<int64_t> row_of_rank_;
-  std::vector<int64_t> shift_;
+  std::unique_ptr<int64_t[]> storage_;  // of the three below, in one allocation
+  int64_t* rank_ = nullptr;             // [B]
+  int64_t* row_of_rank_ = nullptr;      // [B]
+  int64_t* shift_ = nullptr;            // [S]
 };
 
 }  // namespace mine_fast

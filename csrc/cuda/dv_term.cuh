@@ -15,11 +15,12 @@ constexpr int kReduceThreads = 512;
 constexpr int kScoresPerThread = 16;  // held in registers between the maximum and the sum
 constexpr int64_t kScoresPerBlock = int64_t{kReduceThreads} * kScoresPerThread;
 
-// What a part of the scores contributes. Within a block in the accumulation type, between blocks in fp64: a
-// second-level accumulator keeps long fp32 sums exact.
+// What a part of the scores contributes. The joint sum in fp64 as on the CPU: scores of one sign and size lose digits,
+// or leave fp32, in a sum of fp32. The marginal sum, of terms in [0, 1], within a block in the accumulation type and
+// between blocks in fp64.
 template <typename T>
 struct DvPartial {
-  T joint;
+  double joint;
   LogSumExp<T> marginal;
 
   MINE_FAST_HD void merge(const DvPartial& other) {
@@ -39,7 +40,8 @@ __device__ __forceinline__ DvPartial<T> from_lane_below(const DvPartial<T>& own,
 template <typename T>
 __device__ __forceinline__ DvPartial<T> merge_block(DvPartial<T> own) {
   constexpr int kWarps = kReduceThreads / 32;
-  __shared__ T joint[kWarps], top[kWarps], sum[kWarps];
+  __shared__ double joint[kWarps];
+  __shared__ T top[kWarps], sum[kWarps];
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
   for (int distance = 16; distance > 0; distance /= 2) own.merge(from_lane_below(own, distance));
   if (lane == 0) {
@@ -49,7 +51,7 @@ __device__ __forceinline__ DvPartial<T> merge_block(DvPartial<T> own) {
   }
   __syncthreads();
   if (warp == 0) {
-    own = lane < kWarps ? DvPartial<T>{joint[lane], {top[lane], sum[lane]}} : DvPartial<T>{T(0), {}};
+    own = lane < kWarps ? DvPartial<T>{joint[lane], {top[lane], sum[lane]}} : DvPartial<T>{0.0, {}};
     for (int distance = kWarps / 2; distance > 0; distance /= 2) own.merge(from_lane_below(own, distance));
   }
   return own;
@@ -68,21 +70,21 @@ __device__ __forceinline__ DvPartial<accumulate_t<Scalar>> reduce_scores(const S
     const int64_t i = first + k * kReduceThreads;
     value[k] = i < total ? widen(scores[i]) : nothing;  // -inf adds nothing to the marginal sum
   }
-  DvPartial<T> own{T(0), {}};
+  DvPartial<T> own{0.0, {}};
   T top = nothing;  // a NaN passed over here still reaches the sum
 #pragma unroll
   for (int k = 0; k < kScoresPerThread; ++k) {
     if (first + k * kReduceThreads < joint_rows) {
-      own.joint += value[k];
+      own.joint += static_cast<double>(value[k]);
       value[k] = nothing;
     }
     top = top < value[k] ? value[k] : top;
   }
-  if (top == nothing) top = T(0);  // all -inf, where -inf - -inf would be NaN
+  const T origin = LogSumExp<T>::origin(top);
   T sum = 0;
 #pragma unroll
-  for (int k = 0; k < kScoresPerThread; ++k) sum += exp_of(value[k] - top);
-  own.marginal = {top, sum};
+  for (int k = 0; k < kScoresPerThread; ++k) sum += exp_of(value[k] - origin);
+  own.marginal = LogSumExp<T>::of_group(top, sum);
   return own;
 }
 
@@ -122,8 +124,8 @@ __global__ void __launch_bounds__(kReduceThreads)
   const auto all =
       merge_block(reduce_scores(scores, settings.joint_rows, settings.joint_rows + settings.marginal_rows));
   if (threadIdx.x == 0)
-    finish(static_cast<double>(all.joint),
-           {static_cast<double>(all.marginal.max), static_cast<double>(all.marginal.sum)}, log_ema, settings, out);
+    finish(all.joint, {static_cast<double>(all.marginal.max), static_cast<double>(all.marginal.sum)}, log_ema, settings,
+           out);
 }
 
 template <typename Scalar>
@@ -133,7 +135,7 @@ __global__ void __launch_bounds__(kReduceThreads)
                            double* __restrict__ partials) {  // [3, blocks]
   const auto all = merge_block(reduce_scores(scores, joint_rows, total));
   if (threadIdx.x == 0) {
-    partials[blockIdx.x] = static_cast<double>(all.joint);
+    partials[blockIdx.x] = all.joint;
     partials[int64_t{gridDim.x} + blockIdx.x] = static_cast<double>(all.marginal.max);
     partials[2 * int64_t{gridDim.x} + blockIdx.x] = static_cast<double>(all.marginal.sum);
   }

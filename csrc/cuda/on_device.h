@@ -44,6 +44,12 @@ Scalar* mutable_data(const Tensor& t) {
   return static_cast<Scalar*>(t.mutable_data_ptr());
 }
 
+// The key as the kernels read it; checks that it is one.
+inline Tensor packed_key(const Tensor& key) {
+  check_key(key);
+  return as_contiguous(key);
+}
+
 // A kernel reads every argument through a device pointer, the key and the moving average included: one left on the
 // CPU would be an illegal access, not an error message.
 inline void check_one_device(const Tensor& first, std::initializer_list<const Tensor*> others) {

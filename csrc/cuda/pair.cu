@@ -16,14 +16,14 @@ Tensor pair(const Tensor& x,    // [B, dx]
   const Tensor x_rows = as_contiguous(x), y_rows = as_contiguous(y);
   const int64_t rows = x_rows.size(0), x_width = x_rows.size(1), y_width = y_rows.size(1);
   check_pair(x_rows, y_rows);
-  check_key(key);
+  const Tensor packed = packed_key(key);
   check_rows(rows);
   check_one_device(x_rows, {&y_rows, &key});
   const OnDeviceOf here(x_rows);
   Tensor paired = empty_tensor(x_rows, {(1 + shuffles) * rows, x_width + y_width});
   if (paired.numel() == 0) return paired;
   const int64_t item = static_cast<int64_t>(x_rows.element_size());
-  launch_pair(x_rows.const_data_ptr(), y_rows.const_data_ptr(), data<int64_t>(key), rows, x_width * item,
+  launch_pair(x_rows.const_data_ptr(), y_rows.const_data_ptr(), data<int64_t>(packed), rows, x_width * item,
               y_width * item, shuffles, paired.mutable_data_ptr(), here.stream());
   STD_CUDA_KERNEL_LAUNCH_CHECK();
   return paired;
@@ -35,7 +35,7 @@ std::tuple<Tensor, Tensor> pair_backward(const Tensor& grad,  // [(1 + S) * B, d
   const Tensor source = as_contiguous(grad);
   const int64_t rows = source.size(0) / (1 + shuffles), y_width = source.size(1) - x_width;
   check_pair_grad(source, x_width, shuffles);
-  check_key(key);
+  const Tensor packed = packed_key(key);
   check_rows(rows);
   check_one_device(source, {&key});
   const OnDeviceOf here(source);
@@ -44,7 +44,7 @@ std::tuple<Tensor, Tensor> pair_backward(const Tensor& grad,  // [(1 + S) * B, d
   if (source.numel() == 0) return {grad_x, grad_y};
   with_device_dtype(source, "grad", [&](auto tag) {
     using Scalar = typename decltype(tag)::type;
-    launch_pair_backward(data<Scalar>(source), data<int64_t>(key), rows, x_width, y_width, shuffles,
+    launch_pair_backward(data<Scalar>(source), data<int64_t>(packed), rows, x_width, y_width, shuffles,
                          mutable_data<Scalar>(grad_x), mutable_data<Scalar>(grad_y), here.stream());
   });
   STD_CUDA_KERNEL_LAUNCH_CHECK();

@@ -26,7 +26,7 @@ Tensor paired_first_layer(const Tensor& x_part,  // [B, h]
   check_parts(x_part, y_part, bias);
   const Tensor x_rows = as_contiguous(x_part), y_rows = as_contiguous(y_part), offset = as_contiguous(bias);
   const int64_t rows = x_rows.size(0), width = x_rows.size(1);
-  check_key(key);
+  const Tensor packed = packed_key(key);
   check_rows(rows);
   check_one_device(x_rows, {&y_rows, &offset, &key});
   const OnDeviceOf here(x_rows);
@@ -35,7 +35,7 @@ Tensor paired_first_layer(const Tensor& x_part,  // [B, h]
   with_device_types(x_rows, activation, [&](auto scalar, auto kind) {
     using Scalar = typename decltype(scalar)::type;
     launch_paired_first_layer<decltype(kind)::value>(data<Scalar>(x_rows), data<Scalar>(y_rows), data<Scalar>(offset),
-                                                     data<int64_t>(key), rows, width, shuffles, slope,
+                                                     data<int64_t>(packed), rows, width, shuffles, slope,
                                                      mutable_data<Scalar>(hidden), here.stream());
   });
   STD_CUDA_KERNEL_LAUNCH_CHECK();
@@ -53,7 +53,7 @@ std::tuple<Tensor, Tensor> paired_first_layer_backward(const Tensor& grad,    //
                offset = as_contiguous(bias);
   const int64_t rows = x_rows.size(0), width = x_rows.size(1);
   check_parts_grad(source, x_rows, shuffles);
-  check_key(key);
+  const Tensor packed = packed_key(key);
   check_rows(rows);
   check_one_device(x_rows, {&source, &y_rows, &offset, &key});
   const OnDeviceOf here(x_rows);
@@ -63,7 +63,7 @@ std::tuple<Tensor, Tensor> paired_first_layer_backward(const Tensor& grad,    //
   with_device_types(x_rows, activation, [&](auto scalar, auto kind) {
     using Scalar = typename decltype(scalar)::type;
     launch_paired_first_layer_backward<decltype(kind)::value>(
-        data<Scalar>(source), data<Scalar>(x_rows), data<Scalar>(y_rows), data<Scalar>(offset), data<int64_t>(key),
+        data<Scalar>(source), data<Scalar>(x_rows), data<Scalar>(y_rows), data<Scalar>(offset), data<int64_t>(packed),
         rows, width, shuffles, slope, mutable_data<Scalar>(grad_x), mutable_data<Scalar>(grad_y), here.stream());
   });
   STD_CUDA_KERNEL_LAUNCH_CHECK();

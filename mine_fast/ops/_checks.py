@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import numbers
-from typing import Any
 
 import torch
 from torch import Tensor
 
+#: What the kernels compute with.
+FLOATING = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
+
 
 def check_integer(name: str, value: object) -> None:
-    if not isinstance(value, (numbers.Integral, torch.SymInt)):
+    if type(value) is int:  # asking an abstract class takes longer than some kernels
+        return
+    if isinstance(value, bool) or not isinstance(value, (numbers.Integral, torch.SymInt)):
         raise TypeError(f"{name} must be an integer, got {describe(value)}")
+
+
+def check_number(name: str, value: object) -> None:
+    if type(value) is float:
+        return
+    if isinstance(value, bool) or not isinstance(value, (numbers.Real, torch.SymFloat)):
+        raise TypeError(f"{name} must be a number, got {describe(value)}")
 
 
 def check_key(key: Tensor) -> None:
@@ -31,22 +42,36 @@ def check_shuffles(key: Tensor, rows: int, shuffles: int, device: torch.device |
 
 
 def describe(value: object) -> str:
-    if isinstance(value, Tensor):
-        return f"a {value.dtype} tensor of shape {list(value.shape)} on {value.device}"
-    return f"{type(value).__name__} {value!r}"
+    """What came, for an error message."""
+    if not isinstance(value, Tensor):
+        return f"{type(value).__name__} {value!r}"
+    if value.is_nested:  # asking for its shape can be an error of its own
+        return f"a nested {value.dtype} tensor on {value.device}"
+    layout = "" if value.layout is torch.strided else f" {value.layout}"
+    return f"a{layout} {value.dtype} tensor of shape {list(value.shape)} on {value.device}"
+
+
+def check_dense(name: str, tensor: object) -> None:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} must be a torch tensor, got {describe(tensor)}")
+    if tensor.layout is not torch.strided or tensor.is_nested:
+        raise TypeError(f"{name} must be a dense tensor, got {describe(tensor)}")
 
 
 def check_floating(*, one_dtype: bool = True, **tensors: Tensor) -> None:
-    """Refuse what the kernels cannot take: not a real floating tensor, or two devices or dtypes at once.
+    """Refuse what the kernels cannot take: not dense, not of a floating type, or two devices or dtypes at once.
 
     Under autocast, which brings the operands of a matrix product to one dtype itself, pass one_dtype=False.
     """
     first_name, first = next(iter(tensors.items()))
     for name, tensor in tensors.items():
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name} must be a torch tensor, got {describe(tensor)}")
-        if not tensor.dtype.is_floating_point:
-            raise TypeError(f"{name} must be a floating-point tensor, got {describe(tensor)}")
+        check_dense(name, tensor)
+        if tensor.dtype not in FLOATING:
+            raise TypeError(
+                f"{name} must be a floating-point tensor, got {describe(tensor)}; the kernels take 16, 32 and 64 bits"
+            )
+        if tensor is first:
+            continue
         if one_dtype and tensor.dtype != first.dtype:
             raise TypeError(f"{name} must have the dtype of {first_name}, {first.dtype}, got {tensor.dtype}")
         if tensor.device != first.device:
@@ -58,22 +83,3 @@ def check_two_dimensional(x: Tensor, y: Tensor) -> None:
         raise ValueError(f"x and y must be [B, dx] and [B, dy], got shapes {list(x.shape)} and {list(y.shape)}")
     if x.shape[0] != y.shape[0]:
         raise ValueError(f"x and y must have equally many rows, got {x.shape[0]} and {y.shape[0]}")
-
-
-def in_eager_mode(tensor: Tensor) -> bool:
-    """Whether to run an op as an `autograd.Function` of ours.
-
-    Behind `register_autograd` a small op costs 20 us more forward and 35 us more backward, a tenth of a training step.
-    The registered op is for graphs, which cannot trace into the other, and for autocast, whose casts must be seen.
-    """
-    return not torch.compiler.is_compiling() and not torch.is_autocast_enabled(tensor.device.type)
-
-
-def refuse_second_derivative(name: str) -> Any:
-    def refuse(ctx: Any, *grads: Tensor) -> None:
-        raise NotImplementedError(
-            f"mine_fast.ops.{name} can be differentiated once; "
-            f"for second derivatives use mine_fast.reference, the same in plain torch"
-        )
-
-    return refuse

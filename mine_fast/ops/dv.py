@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mine_fast.ops._checks import check_floating, check_integer, describe, in_eager_mode, refuse_second_derivative
+from mine_fast.ops._checks import check_floating, check_integer, check_number, describe
+from mine_fast.ops._dispatch import backward_kernel, in_eager_mode, kernel, needs_gradient, refuse_second_derivative
 from mine_fast.reference import LOSSES
 
-_ops = torch.ops.mine_fast
+_dv_term = torch.ops.mine_fast.dv_term.default
+_backward = torch.ops.mine_fast.dv_term_backward.default
 
 
 class DVTerm(NamedTuple):
@@ -64,9 +66,13 @@ def dv_loss_of_scores(
         raise TypeError(f"log_ema must be a scalar tensor on {scores.device}, got {describe(log_ema)}")
     elif log_ema.numel() != 1 or log_ema.device != scores.device:
         raise ValueError(f"log_ema must be a scalar tensor on {scores.device}, got {describe(log_ema)}")
-    log_ema = log_ema.to(dtype).reshape(())
-    value, new_log_ema, statistics = dv_term(scores.reshape(-1), joint_rows, log_ema, alpha, loss)
-    return DVTerm(value, new_log_ema, statistics[0], statistics[1])
+    if log_ema.dtype != dtype or log_ema.ndim:
+        log_ema = log_ema.to(dtype).reshape(())
+    if scores.ndim != 1:
+        scores = scores.reshape(-1)
+    value, new_log_ema, statistics = dv_term(scores, joint_rows, log_ema, alpha, loss)
+    joint_mean, log_mean_exp, _ = statistics.unbind()
+    return DVTerm(value, new_log_ema, joint_mean, log_mean_exp)
 
 
 def dv_term(scores: Tensor, joint_rows: int, log_ema: Tensor, alpha: float, loss: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -76,23 +82,23 @@ def dv_term(scores: Tensor, joint_rows: int, log_ema: Tensor, alpha: float, loss
         loss [], the new log-EMA [], and (joint mean, log-mean-exp, log normaliser) [3]; only the first is
         differentiable.
     """
+    code = LOSSES.index(loss)
     if in_eager_mode(scores):
-        return _DVTerm.apply(scores, joint_rows, log_ema, alpha, LOSSES.index(loss))
-    value, new_log_ema, statistics = _ops.dv_term.default(
-        scores, joint_rows, log_ema.detach(), alpha, LOSSES.index(loss)
-    )
+        if needs_gradient(scores):
+            return _DVTerm.apply(scores, joint_rows, log_ema, alpha, code)
+        return kernel(_dv_term, scores, joint_rows, log_ema, alpha, code)
+    value, new_log_ema, statistics = _dv_term(scores, joint_rows, log_ema.detach(), alpha, code)
     return value, new_log_ema.detach(), statistics.detach()
 
 
 class _DVTerm(torch.autograd.Function):
-    """The op as a node of our own; see `in_eager_mode`."""
+    """The op as a node of our own; see `_dispatch`."""
 
     @staticmethod
     def forward(
         ctx: Any, scores: Tensor, joint_rows: int, log_ema: Tensor, alpha: float, loss: int
     ) -> tuple[Tensor, Tensor, Tensor]:
-        with torch._C._AutoDispatchBelowAutograd():
-            value, new_log_ema, statistics = _ops.dv_term.default(scores, joint_rows, log_ema, alpha, loss)
+        value, new_log_ema, statistics = kernel(_dv_term, scores, joint_rows, log_ema, alpha, loss)
         ctx.save_for_backward(scores, statistics)
         ctx.joint_rows = joint_rows
         ctx.mark_non_differentiable(new_log_ema, statistics)
@@ -104,9 +110,10 @@ class _DVTerm(torch.autograd.Function):
 
 
 def check_dv_arguments(alpha: float, loss: str) -> None:
-    """Refuse an unknown loss, and an alpha outside (0, 1]."""
+    """Refuse an unknown loss, and an alpha that is no number in (0, 1]."""
     if loss not in LOSSES:
         raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {loss!r}")
+    check_number("alpha", alpha)
     if not 0 < alpha <= 1:
         raise ValueError(f"alpha must be in (0, 1], got {alpha}")
 
@@ -136,7 +143,10 @@ def dv_loss(
 
     Raises:
         ValueError: no scores, unknown loss, alpha outside (0, 1], different devices.
-        TypeError: different dtypes, not floating.
+        TypeError: different dtypes, not floating, not dense; alpha is no number.
+
+    A batch whose log-mean-exp is not finite (scores of NaN or +inf, or of -inf alone) shows in its loss and gradient;
+    `log_ema` then stays what it was.
 
     >>> import torch
     >>> from mine_fast import ops
@@ -170,7 +180,7 @@ def _dv_term_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
 
 def _dv_term_backward(ctx: Any, grad: Tensor, *unused: Tensor | None) -> tuple[Tensor | None, ...]:
     scores, statistics = ctx.saved_tensors
-    return _ops.dv_term_backward.default(grad, scores, ctx.joint_rows, statistics), None, None, None, None
+    return backward_kernel(_backward, grad, scores, ctx.joint_rows, statistics), None, None, None, None
 
 
 torch.library.register_autograd("mine_fast::dv_term", _dv_term_backward, setup_context=_dv_term_setup)

@@ -8,16 +8,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mine_fast.ops._checks import (
-    check_floating,
-    check_shuffles,
-    check_two_dimensional,
+from mine_fast.ops._checks import check_floating, check_number, check_shuffles, check_two_dimensional
+from mine_fast.ops._dispatch import (
+    autocast_enabled,
+    backward_kernel,
     in_eager_mode,
+    kernel,
+    needs_gradient,
     refuse_second_derivative,
 )
 from mine_fast.reference import ACTIVATIONS
 
-_ops = torch.ops.mine_fast
+_first_layer = torch.ops.mine_fast.paired_first_layer.default
+_backward = torch.ops.mine_fast.paired_first_layer_backward.default
 
 
 def paired_first_layer(
@@ -68,14 +71,24 @@ def paired_first_layer(
         raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
     if slope is None:
         slope = 0.01 if activation == "leaky_relu" else 1.0
+    check_number("slope", slope)
     code = ACTIVATIONS.index(activation)
     if in_eager_mode(x):
-        return _PairedFirstLayer.apply(x, y, weight, bias, key, shuffles, code, slope)
+        if needs_gradient(x, y, weight, bias):
+            return _PairedFirstLayer.apply(x, y, weight, bias, key, shuffles, code, slope)
+        return kernel(_first_layer, *_products(x, y, weight, bias), key, shuffles, code, slope)
     x_part = F.linear(x, weight[:, : x.shape[1]])
     y_part = F.linear(y, weight[:, x.shape[1] :])
     # Under autocast the products come in 16 bits and the bias does not.
     shift = x_part.new_zeros(weight.shape[0]) if bias is None else bias.to(x_part.dtype)
-    return _ops.paired_first_layer.default(x_part, y_part, shift, key, shuffles, code, slope)
+    return _first_layer(x_part, y_part, shift, key, shuffles, code, slope)
+
+
+def _products(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """X_part [B, h], y_part [B, h] and the bias [h]."""
+    x_part = torch.mm(x, weight[:, : x.shape[1]].t())
+    y_part = torch.mm(y, weight[:, x.shape[1] :].t())
+    return x_part, y_part, weight.new_zeros(weight.shape[0]) if bias is None else bias
 
 
 class _PairedFirstLayer(torch.autograd.Function):
@@ -93,13 +106,10 @@ class _PairedFirstLayer(torch.autograd.Function):
         activation: int,
         slope: float,
     ) -> Tensor:
-        x_part = torch.mm(x, weight[:, : x.shape[1]].t())
-        y_part = torch.mm(y, weight[:, x.shape[1] :].t())
-        shift = weight.new_zeros(weight.shape[0]) if bias is None else bias
+        x_part, y_part, shift = _products(x, y, weight, bias)
         ctx.save_for_backward(x, y, weight, x_part, y_part, shift, key)
         ctx.arguments = (shuffles, activation, slope)
-        with torch._C._AutoDispatchBelowAutograd():
-            return _ops.paired_first_layer.default(x_part, y_part, shift, key, shuffles, activation, slope)
+        return kernel(_first_layer, x_part, y_part, shift, key, shuffles, activation, slope)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -109,7 +119,7 @@ class _PairedFirstLayer(torch.autograd.Function):
             # create_graph=True: the saved products are constants to autograd. Made again they depend on x, y, weight,
             # and a second derivative is refused instead of silently missing their share.
             parts[:2] = torch.mm(x, weight[:, :width].t()), torch.mm(y, weight[:, width:].t())
-        grad_x_part, grad_y_part = _ops.paired_first_layer_backward.default(grad, *parts, *ctx.arguments)
+        grad_x_part, grad_y_part = backward_kernel(_backward, grad, *parts, *ctx.arguments)
         grad_x = grad_y = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
             grad_x = torch.mm(grad_x_part, weight[:, :width])
@@ -125,7 +135,7 @@ class _PairedFirstLayer(torch.autograd.Function):
 
 def _check_layer(x: Tensor, weight: Tensor, bias: Tensor | None, width: int) -> None:
     parameters = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
-    check_floating(one_dtype=not torch.is_autocast_enabled(x.device.type), x=x, **parameters)
+    check_floating(one_dtype=not autocast_enabled(x.device.type), x=x, **parameters)
     if weight.ndim != 2 or weight.shape[1] != width:
         raise ValueError(f"weight must be [h, dx + dy] = [h, {width}], got shape {list(weight.shape)}")
     if bias is not None and bias.shape != weight.shape[:1]:
@@ -159,9 +169,7 @@ def _paired_first_layer_setup(ctx: Any, inputs: tuple[Any, ...], output: Any) ->
 
 
 def _paired_first_layer_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    grad_x, grad_y = _ops.paired_first_layer_backward.default(
-        grad, *ctx.saved_tensors, ctx.shuffles, ctx.activation, ctx.slope
-    )
+    grad_x, grad_y = _backward(grad, *ctx.saved_tensors, ctx.shuffles, ctx.activation, ctx.slope)
     # Every pair's gradient reaches the bias once, and grad_x already sums them by row.
     grad_bias = grad_x.sum(0) if ctx.needs_input_grad[2] else None
     return grad_x, grad_y, grad_bias, None, None, None, None

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from mine_fast.ops._checks import check_floating, check_shuffles, check_two_dimensional
+from mine_fast.ops._dispatch import backward_kernel, in_eager_mode, kernel, needs_gradient
 
-_ops = torch.ops.mine_fast
+_pair = torch.ops.mine_fast.pair.default
+_backward = torch.ops.mine_fast.pair_backward.default
 
 
 def pair(x: Tensor, y: Tensor, key: Tensor, shuffles: int = 1) -> Tensor:
@@ -37,7 +39,22 @@ def pair(x: Tensor, y: Tensor, key: Tensor, shuffles: int = 1) -> Tensor:
     check_floating(x=x, y=y)
     check_two_dimensional(x, y)
     check_shuffles(key, x.shape[0], shuffles, x.device)
-    return _ops.pair.default(x, y, key, shuffles)
+    if in_eager_mode(x):
+        return _Pair.apply(x, y, key, shuffles) if needs_gradient(x, y) else kernel(_pair, x, y, key, shuffles)
+    return _pair(x, y, key, shuffles)
+
+
+class _Pair(torch.autograd.Function):
+    """The op as a node of our own; see `_dispatch`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, key: Tensor, shuffles: int) -> Tensor:
+        _pair_setup(ctx, (x, y, key, shuffles), None)
+        return kernel(_pair, x, y, key, shuffles)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return _pair_backward(ctx, grad)
 
 
 @torch.library.register_fake("mine_fast::pair")
@@ -58,7 +75,7 @@ def _pair_setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 
 def _pair_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
-    grad_x, grad_y = _ops.pair_backward.default(grad, ctx.saved_tensors[0], ctx.x_width, ctx.shuffles)
+    grad_x, grad_y = backward_kernel(_backward, grad, ctx.saved_tensors[0], ctx.x_width, ctx.shuffles)
     return grad_x, grad_y, None, None
 
 
@@ -68,7 +85,7 @@ def _pair_backward_setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None
 
 
 def _pair_backward_backward(ctx: Any, grad_x: Tensor, grad_y: Tensor) -> tuple[Tensor, None, None, None]:
-    return _ops.pair.default(grad_x, grad_y, ctx.saved_tensors[0], ctx.shuffles), None, None, None
+    return _pair(grad_x, grad_y, ctx.saved_tensors[0], ctx.shuffles), None, None, None
 
 
 torch.library.register_autograd("mine_fast::pair", _pair_backward, setup_context=_pair_setup)

@@ -7,21 +7,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mine_fast.ops._checks import check_integer, check_key, check_shuffles, describe
+from mine_fast.ops._checks import check_dense, check_integer, check_key, check_shuffles
+from mine_fast.ops._dispatch import backward_kernel, in_eager_mode, kernel, needs_gradient
 
-_ops = torch.ops.mine_fast
+_advance_key = torch.ops.mine_fast.advance_key.default
+_shuffle_index = torch.ops.mine_fast.shuffle_index.default
+_marginal_shuffle = torch.ops.mine_fast.marginal_shuffle.default
+_backward = torch.ops.mine_fast.marginal_shuffle_backward.default
 
 
 def shuffle_key(seed: int, offset: int = 0, device: torch.device | str | None = None) -> Tensor:
     """Make the key of a marginal shuffle.
 
     Args:
-        seed: any 64-bit integer; names a stream of shuffles.
-        offset: position in the stream, usually the step number.
+        seed: names a stream of shuffles; in [-2^63, 2^64) as for `torch.manual_seed`, a negative one modulo 2^64.
+        offset: position in the stream, usually the step number; the same range.
         device: where the data is.
 
     Returns:
         int64 [2].
+
+    Raises:
+        ValueError: outside that range, where two seeds would silently mean one stream.
+        TypeError: no integer.
 
     >>> from mine_fast import ops
     >>> ops.shuffle_key(7, offset=3)
@@ -33,8 +41,8 @@ def shuffle_key(seed: int, offset: int = 0, device: torch.device | str | None = 
 def _as_int64(name: str, value: int) -> int:
     check_integer(name, value)
     if not -(1 << 63) <= value < 1 << 64:
-        raise ValueError(f"{name} must fit in 64 bits, got {value}")
-    return value if value < 1 << 63 else value - (1 << 64)  # the kernels read it as unsigned
+        raise ValueError(f"{name} must fit in 64 bits, in [-2^63, 2^64), got {value}")
+    return int(value) if value < 1 << 63 else int(value) - (1 << 64)  # the kernels read it as unsigned
 
 
 def advance_key(key: Tensor) -> tuple[Tensor, Tensor]:
@@ -51,7 +59,7 @@ def advance_key(key: Tensor) -> tuple[Tensor, Tensor]:
     (tensor([7, 3]), tensor([7, 4]))
     """
     check_key(key)
-    return _ops.advance_key.default(key)
+    return _advance_key(key)
 
 
 @torch.library.register_fake("mine_fast::advance_key")
@@ -89,7 +97,7 @@ def shuffle_index(rows: int, key: Tensor, shuffles: int = 1, inverse: bool = Fal
     check_shuffles(key, rows, shuffles)
     if rows < 0:
         raise ValueError(f"rows must not be negative, got {rows}")
-    return _ops.shuffle_index.default(key, rows, shuffles, inverse)
+    return _shuffle_index(key, rows, shuffles, inverse)
 
 
 @torch.library.register_fake("mine_fast::shuffle_index")
@@ -116,12 +124,30 @@ def marginal_shuffle(y: Tensor, key: Tensor, shuffles: int = 1) -> Tensor:
     >>> ops.marginal_shuffle(torch.arange(4.0), ops.shuffle_key(1)).sort().values
     tensor([[0., 1., 2., 3.]])
     """
-    if not isinstance(y, Tensor):
-        raise TypeError(f"y must be a torch tensor, got {describe(y)}")
+    check_dense("y", y)
     if y.ndim == 0:
         raise ValueError("y must have rows, [B, ...], got a 0-d tensor")
     check_shuffles(key, y.shape[0], shuffles, y.device)
-    return _ops.marginal_shuffle.default(y, key, shuffles)
+    if in_eager_mode(y):
+        return (
+            _MarginalShuffle.apply(y, key, shuffles)
+            if needs_gradient(y)
+            else kernel(_marginal_shuffle, y, key, shuffles)
+        )
+    return _marginal_shuffle(y, key, shuffles)
+
+
+class _MarginalShuffle(torch.autograd.Function):
+    """The op as a node of our own; see `_dispatch`."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, key: Tensor, shuffles: int) -> Tensor:
+        ctx.save_for_backward(key)
+        return kernel(_marginal_shuffle, y, key, shuffles)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return _marginal_shuffle_backward(ctx, grad)
 
 
 @torch.library.register_fake("mine_fast::marginal_shuffle")
@@ -140,11 +166,11 @@ def _save_key(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 
 def _marginal_shuffle_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-    return _ops.marginal_shuffle_backward.default(grad, ctx.saved_tensors[0]), None, None
+    return backward_kernel(_backward, grad, ctx.saved_tensors[0]), None, None
 
 
 def _marginal_shuffle_backward_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-    return _ops.marginal_shuffle.default(grad, ctx.saved_tensors[0], ctx.shuffles), None
+    return _marginal_shuffle(grad, ctx.saved_tensors[0], ctx.shuffles), None
 
 
 torch.library.register_autograd("mine_fast::marginal_shuffle", _marginal_shuffle_backward, setup_context=_save_key)

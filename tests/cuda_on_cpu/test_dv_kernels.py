@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from helpers import JOINTS_NOT_FINITE, MARGINALS_NOT_FINITE
 from torch import Tensor
 
 from mine_fast import ops
@@ -78,6 +79,30 @@ def test_marginal_scores_of_minus_infinity_weigh_nothing(kernels: ShimKernels) -
     kernels.set_order(1)
     _, _, statistics = kernels.dv_term(scores, 10, torch.tensor(-math.inf), 0.1, 1)
     torch.testing.assert_close(statistics[1], torch.tensor(-math.log(2.0)))
+
+
+@pytest.mark.parametrize("loss", ops.LOSSES)
+@pytest.mark.parametrize("marginal", MARGINALS_NOT_FINITE)
+def test_scores_that_are_not_finite(kernels: ShimKernels, marginal: str, loss: str) -> None:
+    code, upstream = ops.LOSSES.index(loss), torch.tensor(1.0)
+    for joint in JOINTS_NOT_FINITE:
+        scores = torch.tensor([*joint, *MARGINALS_NOT_FINITE[marginal]])
+        for log_ema in (torch.tensor(-math.inf), torch.tensor(0.7)):
+            kernels.set_order(1)
+            actual = kernels.dv_term(scores, 2, log_ema, 0.1, code)
+            expected = _ops.dv_term(scores, 2, log_ema, 0.1, code)
+            gradients = (k.dv_term_backward(upstream, scores, 2, expected[2]) for k in (kernels, _ops))
+            for a, e in (*zip(actual, expected, strict=True), tuple(gradients)):
+                torch.testing.assert_close(a, e, rtol=2e-6, atol=2e-6, equal_nan=True)
+
+
+@pytest.mark.parametrize("size", [1e4, -1e7, 2e38])
+def test_the_joint_mean_loses_no_digits(kernels: ShimKernels, size: float) -> None:
+    """Many scores of one size, whose sum in fp32 loses what they differ by, or leaves fp32."""
+    joint = size + torch.randn(300_001, generator=torch.Generator().manual_seed(0))
+    kernels.set_order(1)
+    _, _, statistics = kernels.dv_term(torch.cat([joint, torch.zeros(3)]), len(joint), torch.tensor(0.0), 0.1, 0)
+    assert statistics[0] == joint.double().mean().float()
 
 
 def test_unaligned_scores(kernels: ShimKernels) -> None:

@@ -161,6 +161,25 @@ def test_divergence_keeps_the_step_before(case, engine_module):
     assert_same_state(state_of(made.engine), before)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("log_ema", [-float("inf"), 0.7])
+def test_scores_that_are_not_finite_leave_the_moving_average(case, value, log_ema):
+    """As the ops do: the loss shows it, the average is kept, and the next run goes on from there."""
+    made = case(hidden=(8, 8))
+    made.engine.log_ema = log_ema
+    parameters = made.engine.parameters.copy()
+    made.engine.parameters = np.concatenate([parameters[:-1], [value]]).astype(np.float32)  # the output's bias
+    loss, _, average = made.engine.gradient(*made.arrays, 32, 1, 1)
+    assert not np.isfinite(loss)
+    assert average == log_ema
+    with pytest.raises(RuntimeError, match="the loss became"):
+        made.engine.train(*made.arrays, 1, 32)
+    assert made.engine.log_ema == log_ema
+    made.engine.parameters = parameters
+    made.engine.train(*made.arrays, 1, 32)
+    assert np.isfinite(made.engine.log_ema)
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("shuffles", [1, 3000])
 def test_ctrl_c_stops_within_a_fifth_of_a_second(case, threads, shuffles):
