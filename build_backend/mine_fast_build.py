@@ -9,27 +9,12 @@ from __future__ import annotations
 
 import importlib.machinery
 import os
-import re
 import site
 import sys
 import sysconfig
 from typing import Any
 
-import setuptools
 from setuptools import build_meta
-
-_SETUPTOOLS = (77, 0, 3)  # as in pyproject.toml, whose licence an older one cannot read
-
-
-def check_setuptools(version: str) -> None:
-    # pip installs the right one by itself, but not with --no-build-isolation, where the error would be a page long.
-    numbers = tuple(int(n) for n in re.findall(r"\d+", version)[:3])
-    if numbers < _SETUPTOOLS:
-        wanted = ".".join(str(n) for n in _SETUPTOOLS)
-        raise SystemExit(f"error: building mine_fast needs setuptools >= {wanted}, found {version}")
-
-
-check_setuptools(setuptools.__version__)
 
 prepare_metadata_for_build_wheel = build_meta.prepare_metadata_for_build_wheel
 prepare_metadata_for_build_editable = build_meta.prepare_metadata_for_build_editable

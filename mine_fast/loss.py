@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mine_fast import ops
-from mine_fast.batches import as_rows, check_batch
+from mine_fast.batches import as_rows, check_batch, check_marginal
 from mine_fast.checks import as_integer
 from mine_fast.critics import MLPCritic, call_critic, paired_scores
 from mine_fast.modules import StartingState
@@ -131,7 +131,7 @@ class DVLoss(nn.Module):
             scores = paired_scores(self.T, self.method, x, z, key, self.shuffles)
         else:
             z_marg = as_rows(z_marg, "z_marg")
-            check_batch(x=x, z_marg=z_marg)
+            check_marginal(z, z_marg)
             joint = call_critic(self.T, self.method, x, z)
             scores = torch.cat([joint, call_critic(self.T, self.method, x, z_marg)])
         # The average is kept in the dtype of the module, the term in that of the sums.
