@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mine_fast._version import __version__
 
 if TYPE_CHECKING:
-    from mine_fast.critics import MLPCritic
+    from mine_fast.default_critics import MLPCritic
     from mine_fast.errors import DivergenceError
     from mine_fast.estimator import MINE, estimate
     from mine_fast.result import Flag, MIResult
@@ -28,7 +28,7 @@ _HOMES = {
     "DivergenceError": "errors",
     "Flag": "result",
     "MIResult": "result",
-    "MLPCritic": "critics",
+    "MLPCritic": "default_critics",
     "TrainingSettings": "training",
     "estimate": "estimator",
 }

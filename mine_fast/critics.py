@@ -1,4 +1,4 @@
-"""Critics T(x, y): the default one, and how any critic is scored on joint and marginal pairs.
+"""How a critic T(x, y) is scored on joint and marginal pairs.
 
 A critic is a module that gives every row of a batch one score. `paired_scores` takes the shortest way that leaves its
 numbers as they are: a stack of layers that reads concatenated rows gets its first layer split over x and y (one
@@ -8,20 +8,16 @@ call on all pairs; anything else (batch normalisation, a function) is called for
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
-from itertools import pairwise
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mine_fast import ops
-from mine_fast.checks import as_integer
-from mine_fast.inputs import QuantileInputs
 from mine_fast.modules import is_plain
 
-__all__ = ["MLPCritic", "call_critic", "critic_layers", "paired_scores"]
+__all__ = ["activation_code", "call_critic", "critic_layers", "paired_scores"]
 
 #: Activation modules that the paired first layer computes, with the name and slope to pass it.
 _ACTIVATIONS: dict[type[nn.Module], Callable[..., tuple[str, float]]] = {
@@ -44,81 +40,6 @@ def activation_code(module: object) -> tuple[int, float] | None:
         return None
     name, slope = describe(module)
     return ops.ACTIVATIONS.index(name), slope
-
-
-class MLPCritic(nn.Module):
-    """The default critic: normal-quantile inputs and a perceptron on the concatenated features.
-
-    Args:
-        hidden: widths of the hidden layers.
-        activation: class of the activation between them.
-
-    Raises:
-        ValueError, TypeError: no widths, or not widths; not a class of modules.
-
-    The network is built by `prepare`, which learns the inputs from training rows and so knows their widths.
-
-    >>> import torch, mine_fast
-    >>> critic = mine_fast.MLPCritic().prepare(torch.randn(100, 3), torch.randn(100, 1))
-    >>> critic(torch.randn(5, 3), torch.randn(5, 1)).shape
-    torch.Size([5, 1])
-    """
-
-    def __init__(self, hidden: Sequence[int] = (64, 64), activation: type[nn.Module] = nn.SiLU) -> None:
-        super().__init__()
-        self.hidden = tuple(as_integer("hidden", width, least=1) for width in hidden)
-        if not self.hidden:
-            raise ValueError("hidden must name at least one width, got none: without a hidden layer T is additive")
-        if not (isinstance(activation, type) and issubclass(activation, nn.Module)):
-            raise TypeError(f"activation must be a class of modules such as torch.nn.SiLU, got {activation!r}")
-        self.activation = activation
-        self.x_inputs = QuantileInputs()
-        self.y_inputs = QuantileInputs()
-        self.layers = nn.Sequential()
-
-    def prepare(self, x: Tensor, y: Tensor, generator: torch.Generator | None = None) -> MLPCritic:
-        """Learn the inputs from training rows x [N, dx], y [N, dy] and make the network for them.
-
-        The weights are drawn from `generator`, on the CPU; None is torch's global one.
-        """
-        self.x_inputs.fit(x)
-        self.y_inputs.fit(y)
-        self._make_layers(self.x_inputs.width + self.y_inputs.width, generator)
-        return self.to(x.device)
-
-    def _make_layers(self, features: int, generator: torch.Generator | None = None) -> None:
-        widths = [features, *self.hidden]
-        layers: list[nn.Module] = []
-        for fan_in, fan_out in pairwise(widths):
-            layers += [_linear(fan_in, fan_out, generator), self.activation()]
-        self.layers = nn.Sequential(*layers, _linear(widths[-1], 1, generator))
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # A critic that was not prepared takes its widths from the state.
-        weights = [value for name, value in state_dict.items() if re.fullmatch(prefix + r"layers\.\d+\.weight", name)]
-        if not len(self.layers) and weights:
-            self.hidden = tuple(weight.shape[0] for weight in weights[:-1])
-            self._make_layers(weights[0].shape[1])
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
-    def features(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """What the network reads of x [N, dx] and y [N, dy]."""
-        if not len(self.layers):
-            raise ValueError("T: the default critic has no network before prepare(x, y) or fit(x, y)")
-        return self.x_inputs(x), self.y_inputs(y)
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Scores [N, 1] of the pairs (x_i, y_i)."""
-        return self.layers(torch.cat(self.features(x, y), 1))
-
-
-def _linear(fan_in: int, fan_out: int, generator: torch.Generator | None) -> nn.Linear:
-    """A Linear layer with torch's own initial distribution, uniform within 1 / sqrt(fan_in), from a generator."""
-    layer = nn.utils.skip_init(nn.Linear, fan_in, fan_out, device="cpu", dtype=torch.float32)
-    bound = fan_in**-0.5
-    nn.init.uniform_(layer.weight, -bound, bound, generator)
-    nn.init.uniform_(layer.bias, -bound, bound, generator)
-    return layer
 
 
 def critic_layers(critic: object, method: str | None) -> nn.Sequential | None:

@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mine_fast.arrays import cast
-from mine_fast.critics import MLPCritic, call_critic, critic_layers
 from mine_fast.data import PairSource
+from mine_fast.default_critics import MLPCritic, StackedCritic
 from mine_fast.determinism import deterministic
 from mine_fast.evaluation import (
     CERTIFIED_TAIL_ROWS,
     ESTIMATE_TAIL_ROWS,
     HeldOutScores,
-    held_out_scores,
     permutation_p_value,
 )
 from mine_fast.flags import constants, duplicate_rows, many_levels, reliability_flags
-from mine_fast.inputs import QuantileInputs
+from mine_fast.fold_fitting import Fold, FoldFit, fit_fold, trainings
 from mine_fast.repeats import duplicate_groups
 from mine_fast.result import Flag, History, MIResult
 from mine_fast.splitting import split_folds, split_off
-from mine_fast.training import FoldHistory, TrainingSettings, fitting_threads, train_critic
+from mine_fast.training import TrainingSettings
 
 if TYPE_CHECKING:
     from mine_fast.loss import DVLoss
@@ -83,107 +79,31 @@ def cross_fit(
     groups = duplicate_groups(source)
     flags += [flag for flag in (deterministic(source, seed), duplicate_rows(groups)) if flag is not None]
     folds = split_folds(rows, settings.folds, seed, groups)
-    first: tuple[nn.Module, Tensor] | None = None
-    histories: list[FoldHistory] = []
-    scores: list[HeldOutScores] = []
+    per_fold = trainings(mine) * settings.steps
+    fits: list[FoldFit] = []
     for k, held_out in enumerate(folds):
         others = torch.cat([fold for j, fold in enumerate(folds) if j != k])
+        share = round(settings.validation_fraction * others.numel())
+        count = min(max(2, share), MAX_VALIDATION_ROWS, others.numel() - 2)
+        validation, train = split_off(others, count, groups)
 
-        def report(step: int, bound: float, done: int = k * settings.steps) -> None:
+        def report(step: int, bound: float, done: int = k * per_fold) -> None:
             if progress is not None:
-                progress(done + step, len(folds) * settings.steps, bound)
+                progress(done + step, len(folds) * per_fold, bound)
 
-        critic, log_ema, history, held_out_score = _fit_fold(
-            mine, source, others, held_out, groups, settings, _fold_seed(seed, k), device, report
-        )
-        if first is None:
-            first = critic, log_ema
-        histories.append(history)
-        scores.append(held_out_score)
+        fold = Fold(train, validation, held_out, _fold_seed(seed, k))
+        fits.append(fit_fold(mine, source, fold, settings, device, report))
+    critic = fits[0].critic
+    if isinstance(critic, MLPCritic | StackedCritic):
+        read = (("x", critic.inputs.x), ("y", critic.inputs.y))
+        flags += [flag for name, side in read if (flag := many_levels(name, side.many_levels))]
     fold_groups = [None if groups is None else groups[fold] for fold in folds]
-    assert first is not None
-    if isinstance(first[0], MLPCritic):
-        inputs = (("x", first[0].x_inputs), ("y", first[0].y_inputs))
-        flags += [flag for name, read in inputs if (flag := many_levels(name, read.many_levels))]
-    result = _combine(histories, scores, fold_groups, flags, seed, used, time.perf_counter() - started)
-    return result, *first
+    result = _combine(fits, fold_groups, flags, seed, used, time.perf_counter() - started)
+    return result, critic, fits[0].log_ema
 
 
 def _fold_seed(seed: int, fold: int) -> int:
     return (seed * 1_000_003 + fold + 1) % 2**62
-
-
-def _fit_fold(
-    mine: DVLoss,
-    source: PairSource,
-    others: Tensor,
-    held_out: Tensor,
-    groups: Tensor | None,
-    settings: TrainingSettings,
-    seed: int,
-    device: torch.device | str | None,
-    report: Callable[[int, float], None],
-) -> tuple[nn.Module, Tensor, FoldHistory, HeldOutScores]:
-    """Train on `others` (a part of which chooses the step) and score `held_out`."""
-    share = round(settings.validation_fraction * others.numel())
-    count = min(max(2, share), MAX_VALIDATION_ROWS, others.numel() - 2)
-    validation, train = split_off(others, count, groups)
-    loss = mine.at_start(seed)
-    loss.shuffles = settings.shuffles
-    critic, transform = _fold_critic(loss, source, train, seed, device)
-    fold_source = source.map(transform)
-
-    def score(x: Tensor, y: Tensor) -> Tensor:
-        return call_critic(loss.T, loss.method, x, y)
-
-    # A million pairs settle the marginal term; fewer than 20 shuffles leave it noisy, 199 resolve p = 0.005.
-    shuffles = settings.evaluation_shuffles or min(199, max(20, 1_000_000 // len(source)))
-    parameters = sum(p.numel() for p in loss.parameters())
-    # A stack of layers draws nothing from torch's global generators.
-    seeded = contextlib.nullcontext() if critic_layers(loss.T, loss.method) else _seeded(seed, loss.log_ema.device)
-    with seeded, fitting_threads(parameters, (1 + settings.shuffles) * settings.batch_size):
-        history = train_critic(loss, score, fold_source, train, validation, settings, seed, report)
-        return critic, loss.log_ema, history, held_out_scores(score, fold_source, held_out, seed, shuffles)
-
-
-#: Held by the fit that has seeded torch's global generators: there is one set of them for all threads.
-_generators = threading.RLock()
-
-
-@contextlib.contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's global generators (dropout) within, and give back the caller's afterwards."""
-    with _generators, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
-
-
-def _fold_critic(
-    loss: DVLoss, source: PairSource, train: Tensor, seed: int, device: torch.device | str | None
-) -> tuple[nn.Module, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]]:
-    """A fold's critic, put into a loss that has not trained, and what maps rows to what the loss reads.
-
-    The default critic reads features that do not change while it trains, so they are computed once, and its network is
-    trained on them directly. A critic of the caller's reads the rows in its own dtype.
-    """
-    if loss.T is None or isinstance(loss.T, MLPCritic):
-        default = MLPCritic() if loss.T is None else loss.T
-        x, y = source.rows(train[: QuantileInputs.max_rows])
-        default.prepare(x, y, torch.Generator("cpu").manual_seed(seed))
-        default.to(device or source.device)
-        loss.T, loss.method = default.layers, "concat"
-        loss.to(device or source.device)
-        return default, lambda x, y: default.features(*_moved(x, y, device))
-    like = next(loss.T.parameters(), None) if isinstance(loss.T, nn.Module) else None
-    if like is None:
-        raise TypeError(f"T must be a torch.nn.Module with parameters to be trained, got {type(loss.T).__name__}")
-    loss.to(device or like.device)
-    like = next(loss.T.parameters())
-    return loss.T, lambda x, y: (cast(x, like, "x"), cast(y, like, "y"))
-
-
-def _moved(x: Tensor, y: Tensor, device: torch.device | str | None) -> tuple[Tensor, Tensor]:
-    return (x, y) if device is None else (x.to(device), y.to(device))
 
 
 def _independent_result(rows: int, flags: list[Flag], seed: int, settings: dict[str, Any], seconds: float) -> MIResult:
@@ -205,8 +125,7 @@ def _independent_result(rows: int, flags: list[Flag], seed: int, settings: dict[
 
 
 def _combine(
-    histories: list[FoldHistory],
-    folds: list[HeldOutScores],
+    fits: list[FoldFit],
     groups: list[Tensor | None],
     flags: list[Flag],
     seed: int,
@@ -214,6 +133,8 @@ def _combine(
     seconds: float,
 ) -> MIResult:
     """The folds' scores as one result; `groups` are those of the rows of each fold."""
+    folds = [fit.scores for fit in fits]
+    histories = [fit.history for fit in fits]
     estimated = [fold.limited(ESTIMATE_TAIL_ROWS) for fold in folds]
     mi, stderr = _over_folds(estimated, groups)
     certified, certified_stderr = _over_folds([fold.limited(CERTIFIED_TAIL_ROWS) for fold in folds], groups)

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from mine_fast.arrays import cast
 from mine_fast.checks import as_integer
-from mine_fast.critics import MLPCritic, call_critic
+from mine_fast.critics import call_critic
 from mine_fast.cross_fitting import Progress, cross_fit
 from mine_fast.data import MINIMUM_ROWS, as_pair, pair_source
+from mine_fast.default_critics import MLPCritic, is_default
 from mine_fast.devices import usable_device
 from mine_fast.errors import DivergenceError
 from mine_fast.loss import DVLoss
@@ -165,12 +166,12 @@ class MINE(DVLoss):
     @property
     def _takes_nd(self) -> bool:
         """Whether rows may be images and the like: T is the caller's, and nothing is concatenated."""
-        return self.method is None and self.T is not None and not isinstance(self.T, MLPCritic)
+        return self.method is None and not is_default(self.T)
 
     def _samples(self, x: Any, y: Any, names: tuple[str, str]) -> tuple[Tensor, Tensor]:
         """Validated data in the dtype and on the device of T's parameters."""
         x, y = as_pair(x, y, allow_nd=self._takes_nd, names=names)
-        if self.T is None or isinstance(self.T, MLPCritic):
+        if is_default(self.T):
             return x, y  # whose ranks want all digits
         like = _first_parameter(self.T)
         if like is None:
@@ -227,8 +228,8 @@ class MINE(DVLoss):
         if device is not None:
             device = usable_device(device)
         with ordinary_autograd():
-            source = pair_source(x, y, allow_nd=self._takes_nd, recode=self.T is None or isinstance(self.T, MLPCritic))
-            if self.T is not None and not isinstance(self.T, MLPCritic):
+            source = pair_source(x, y, allow_nd=self._takes_nd, recode=is_default(self.T))
+            if not is_default(self.T):
                 self._materialize(*source.rows(torch.arange(MINIMUM_ROWS)))
             result, critic, log_ema = cross_fit(self, source, seed, device, progress, settings)
             if critic is not None:
@@ -238,7 +239,7 @@ class MINE(DVLoss):
 
     def _take_over(self, critic: nn.Module) -> None:
         """Let T be a fold's critic: the default one itself, the weights of a caller's."""
-        if isinstance(critic, MLPCritic):
+        if is_default(critic):
             self.T = critic.train(self.training)
             return
         if self._start is None:

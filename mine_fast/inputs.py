@@ -64,6 +64,11 @@ class QuantileInputs(nn.Module):
             self.register_buffer(name, torch.empty(0, dtype=torch.int64, device="cpu"))
 
     @property
+    def columns(self) -> int:
+        """Columns that were fitted; their quantiles are the first features."""
+        return self.knots.shape[0]
+
+    @property
     def width(self) -> int:
         """Features per row."""
         return self.knots.shape[0] + self.center.numel() + self.levels.numel()

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from mine_fast import ops
 from mine_fast.batches import as_rows, check_batch, check_marginal
 from mine_fast.checks import as_integer
-from mine_fast.critics import MLPCritic, call_critic, paired_scores
+from mine_fast.critics import call_critic, paired_scores
+from mine_fast.default_critics import MLPCritic, StackedCritic
 from mine_fast.modules import StartingState
 from mine_fast.ops.dv import check_dv_arguments, dv_term
 
@@ -163,8 +164,8 @@ class DVLoss(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         self._start = None  # what is loaded is where T starts from
-        if self.T is None and prefix + "T.x_inputs.knots" in state_dict:
-            self.T = MLPCritic()
+        if self.T is None and prefix + "T.inputs.x.knots" in state_dict:
+            self.T = StackedCritic() if prefix + "T.weights" in state_dict else MLPCritic()
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _apply(self: Self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:

@@ -392,7 +392,7 @@ BAD_BATCHES = [
     ((X.numpy(), Z), TypeError, "x must be a torch tensor in a loss"),
     ((None, Z), TypeError, "x must be a torch tensor"),
     ((X[0, 0], Z), ValueError, "x must have rows"),
-    ((X, Z, Z[:-1]), ValueError, "x and z_marg must have equally many rows"),
+    ((X, Z, Z[:-1]), ValueError, "z and z_marg must have equally many rows"),
     ((X, Z, Z.double()), TypeError, "z_marg must have the dtype"),
 ]
 
