@@ -8,6 +8,7 @@ what is not Gaussian about the rest.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -64,22 +65,48 @@ class CanonicalPairs(nn.Module):
 
     def fit(self, x: Tensor, y: Tensor) -> CanonicalPairs:
         """Learn the variates from features x [n, p] and y [n, q] of the same rows."""
-        n = x.shape[0]
+        covariance = self._covariance(x, y)
+        p, n = x.shape[1], x.shape[0]
+        return self._decompose(covariance, p, lambda r, p, q: self._corrected(r, p, q, n))
+
+    def fit_sparse(self, x: Tensor, y: Tensor) -> CanonicalPairs:
+        """The same from a covariance of few entries: sample correlations that chance explains count as 0.
+
+        Where most columns have nothing to do with each other, that says more with fewer rows than a correction of the
+        canonical correlations can (thresholding: Bickel and Levina 2008).
+        """
+        covariance = self._covariance(x, y)
+        deviations = covariance.diagonal().clamp_min(1e-12).sqrt()
+        correlation = covariance / deviations / deviations[:, None]
+        entries = correlation.numel()
+        correlation = torch.where(correlation.abs() > math.sqrt(2 * math.log(entries) / x.shape[0]), correlation, 0.0)
+        correlation.fill_diagonal_(1.0)
+        # A covariance again: without the directions that have lost their variance.
+        variances, directions = torch.linalg.eigh(correlation)
+        correlation = (directions * variances.clamp_min(1 - self.largest_correlation)) @ directions.T
+        covariance = correlation * deviations * deviations[:, None]
+        return self._decompose(covariance, x.shape[1], lambda r, p, q: r.clamp(max=self.largest_correlation))
+
+    def _covariance(self, x: Tensor, y: Tensor) -> Tensor:
+        """Of x and y together, [p + q, p + q], float64; the means are kept."""
         self.x_mean, self.y_mean = x.mean(0), y.mean(0)
-        x, y = x - self.x_mean, y - self.y_mean
-        x_whitening, y_whitening = self._whitening(x), self._whitening(y)
-        cross = x_whitening.T @ (x.T @ y / n).double() @ y_whitening
+        both = torch.cat([x - self.x_mean, y - self.y_mean], 1)
+        return (both.T @ both).double() / x.shape[0]
+
+    def _decompose(self, covariance: Tensor, p: int, correct: Callable[[Tensor, int, int], Tensor]) -> CanonicalPairs:
+        """The canonical pairs of a covariance whose first p columns are x; correct(r, rank of x, rank of y)."""
+        x_whitening, y_whitening = self._whitening(covariance[:p, :p]), self._whitening(covariance[p:, p:])
+        cross = x_whitening.T @ covariance[:p, p:] @ y_whitening
         u, r, vh = torch.linalg.svd(cross, full_matrices=False)
-        corrected = self._corrected(r, x_whitening.shape[1], y_whitening.shape[1], n)
-        k = min(max(1, int((corrected > 0).sum())), self.max_pairs)
+        correlations = correct(r, x_whitening.shape[1], y_whitening.shape[1])
+        k = min(max(1, int((correlations > 1e-6).sum())), self.max_pairs)
         self.x_weights = (x_whitening @ u[:, :k]).float()
         self.y_weights = (y_whitening @ vh[:k].T).float()
-        self.correlations = corrected[:k].float()
+        self.correlations = correlations[:k].float()
         return self
 
-    def _whitening(self, centred: Tensor) -> Tensor:
+    def _whitening(self, covariance: Tensor) -> Tensor:
         """Weights [p, rank] that make the columns uncorrelated and of unit variance, float64."""
-        covariance = (centred.T @ centred / centred.shape[0]).double()
         variances, directions = torch.linalg.eigh(covariance)
         kept = variances > self.smallest_variance * variances[-1].clamp_min(1e-12)
         if not bool(kept.any()):  # nothing varies

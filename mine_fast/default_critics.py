@@ -104,30 +104,34 @@ class MLPCritic(nn.Module):
 
 
 class StackedCritic(nn.Module):
-    """The critic of `estimate`: w . (Gaussian critic, perceptron without the waves, perceptron with them).
+    """The critic of `estimate`: a weighted sum of three Gaussian critics and two perceptrons, one of which reads waves.
 
-    Made and trained by a fit (`fold_fitting`), which finds the weights on rows that trained none of the three.
+    Made and trained by a fit (`fold_fitting`), which finds the weights on rows that trained none of the five.
 
     Attributes:
-        weights: [3], of each critic's scores.
+        weights: [5], of each critic's scores.
+        offsets: [5], each one's log mean exp over marginal pairs, which is taken off its scores.
+        floor: [], below which no score counts, lest one pair that no row of the training was like decide the mean.
     """
 
     hidden = (64, 64, 64)
     weights: Tensor
+    offsets: Tensor
+    floor: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.inputs = PairInputs()
         self.without_waves = nn.Sequential()
         self.with_waves = nn.Sequential()
-        self.register_buffer("weights", torch.zeros(3, device="cpu", dtype=torch.float32))
+        for name, shape in (("weights", (5,)), ("offsets", (5,)), ("floor", ())):
+            self.register_buffer(name, torch.zeros(shape, device="cpu", dtype=torch.float32))
 
     def prepare(self, x: Tensor, y: Tensor, generator: torch.Generator) -> StackedCritic:
         """Learn the inputs from training rows x [N, dx], y [N, dy] and make the networks for them."""
         self.inputs.fit(x, y)
-        features = self.inputs(x[:1], y[:1])
         self.without_waves = perceptron(sum(self.inputs.plain_widths), self.hidden, nn.SiLU, generator)
-        self.with_waves = perceptron(sum(f.shape[1] for f in features), self.hidden, nn.SiLU, generator)
+        self.with_waves = perceptron(sum(self.inputs.wave_widths), self.hidden, nn.SiLU, generator)
         return self.to(x.device)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
@@ -138,19 +142,30 @@ class StackedCritic(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def member_scores(self, x_features: Tensor, y_features: Tensor) -> Tensor:
-        """Scores [3, N] of the three critics on features of `inputs`."""
-        x_width, y_width = self.inputs.plain_widths
-        return torch.stack(
-            [
-                self.inputs.log_ratio(x_features, y_features),
-                self.without_waves(torch.cat([x_features[:, :x_width], y_features[:, :y_width]], 1))[:, 0],
-                self.with_waves(torch.cat([x_features, y_features], 1))[:, 0],
-            ]
-        )
+        """Scores [5, N] of the critics on features of `inputs`."""
+        gaussian = self.inputs.gaussian_scores(x_features, y_features)
+        networks = [
+            network(torch.cat([x_features[:, :x_width], y_features[:, :y_width]], 1))
+            for network, x_width, y_width in self.networks()
+        ]
+        return torch.cat([gaussian, *(scores.T for scores in networks)])
+
+    def networks(self) -> list[tuple[nn.Sequential, int, int]]:
+        """The perceptrons, and of how many features of x and of y they read the first."""
+        return [(self.without_waves, *self.inputs.plain_widths), (self.with_waves, *self.inputs.wave_widths)]
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Scores [N] of the pairs (x_i, y_i)."""
-        return self.weights @ self.member_scores(*self.inputs(x, y))
+        return self.score_features(*self.inputs(x, y))
+
+    def score_features(self, x_features: Tensor, y_features: Tensor) -> Tensor:
+        """Scores [N] of features of `inputs`."""
+        scores = self.member_scores(x_features, y_features)
+        return self.weights @ torch.maximum(scores - self.offsets[:, None], self.floor)
+
+    def floored(self, scores: Tensor, member: int) -> Tensor:
+        """Scores of one critic as they enter the sum."""
+        return torch.maximum(scores - self.offsets[member], self.floor)
 
 
 def is_default(critic: object) -> bool:

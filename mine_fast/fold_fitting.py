@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
@@ -128,36 +129,47 @@ def _fit_stack(
     critic = StackedCritic().prepare(*_fitting_rows(source, fold), _generator(fold))
     critic.to(device or source.device)
     features = source.map(lambda x, y: critic.inputs(*_moved(x, y, device)))
-    x_width, y_width = critic.inputs.plain_widths
-    plain = features.map(lambda x, y: (x[:, :x_width], y[:, :y_width]))
     histories = []
-    for i, (network, rows) in enumerate(((critic.without_waves, plain), (critic.with_waves, features))):
+    for i, (network, x_width, y_width) in enumerate(critic.networks()):
         loss = mine.at_start(fold.seed)
         loss.T, loss.method = network, "concat"
         loss.to(device or source.device)
 
+        def read(x: Tensor, y: Tensor, widths: tuple[int, int] = (x_width, y_width)) -> tuple[Tensor, Tensor]:
+            return x[:, : widths[0]], y[:, : widths[1]]
+
         def progress(step: int, bound: float, done: int = i * settings.steps) -> None:
             report(done + step, bound)
 
-        histories.append(_train(loss, rows, fold, settings, progress))
+        histories.append(_train(loss, features.map(read), fold, settings, progress))
 
-    def member(i: int) -> Callable[[Tensor, Tensor], Tensor]:
-        return lambda x, y: critic.member_scores(x, y)[i]
-
-    scored = [
-        held_out_scores(member(i), features, fold.validation, fold.seed, STACKING_SHUFFLES)
-        for i in range(critic.weights.numel())
-    ]
-    weights = stacking_weights(
-        torch.stack([s.joint for s in scored]), torch.stack([s.marginal.flatten() for s in scored])
-    )
-    critic.weights.copy_(weights)
+    log_ema = _weigh(critic, features, fold)
     critic.eval()
-    log_ema = torch.logsumexp(weights @ torch.stack([s.marginal.flatten() for s in scored]), 0)
-    log_ema = log_ema - torch.tensor(float(scored[0].marginal.numel())).log()
     history = max(histories, key=lambda h: max(h.validation))
-    scores = _held_out(lambda x, y: critic.weights @ critic.member_scores(x, y), features, fold, settings, len(source))
+    scores = _held_out(critic.score_features, features, fold, settings, len(source))
     return FoldFit(critic, log_ema, history, scores)
+
+
+def _weigh(critic: StackedCritic, features: PairSource, fold: Fold) -> Tensor:
+    """Fix the constants and weights of the critics on the validation rows; the log mean exp of the sum there, []."""
+
+    def scored(i: int) -> HeldOutScores:
+        def score(x: Tensor, y: Tensor) -> Tensor:
+            return critic.member_scores(x, y)[i]
+
+        return held_out_scores(score, features, fold.validation, fold.seed, STACKING_SHUFFLES)
+
+    scores = [scored(i) for i in range(critic.weights.numel())]
+    critic.offsets = critic.weights.new_tensor([s.log_mean_exp for s in scores])
+    # Where none of n pairs fell, the joint probability is about 1 / n (Laplace's rule), and no ratio to be known lower.
+    critic.floor.fill_(-math.log(fold.train.numel()))
+    joint, marginal = (
+        torch.stack([critic.floored(s, i) for i, s in enumerate(side)])
+        for side in ([s.joint for s in scores], [s.marginal.flatten() for s in scores])
+    )
+    weights = stacking_weights(joint, marginal)
+    critic.weights.copy_(weights)
+    return torch.logsumexp(weights @ marginal, 0) - math.log(marginal.shape[1])
 
 
 def _train(
