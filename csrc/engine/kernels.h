@@ -43,6 +43,7 @@ struct AdamSettings {
   float step_size;        // rate / (1 - beta1^t)
   float root_correction;  // sqrt(1 - beta2^t)
   bool decoupled;
+  float averaging;  // weight of the new parameters in their moving average
 };
 
 struct Kernels {
@@ -100,8 +101,8 @@ struct Kernels {
   void (*scale)(float* values, int64_t count, float factor);
   void (*add)(float* values, const float* more, int64_t count, float factor);  // values += factor * more
   double (*sum_of_squares)(const float* values, int64_t count);
-  // One Adam or AdamW step (torch.optim's formulas) over flat arrays.
-  void (*adam)(float* parameters, const float* gradient, float* first, float* second, int64_t count,
+  // One Adam or AdamW step (torch.optim's formulas) over flat arrays; the new parameters go into `average` (or null).
+  void (*adam)(float* parameters, const float* gradient, float* first, float* second, float* average, int64_t count,
                const AdamSettings&);
 };
 
