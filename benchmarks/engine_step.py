@@ -41,6 +41,8 @@ ACTIVATIONS = {
     "relu": (1, nn.ReLU),
     "elu": (3, nn.ELU),
     "gelu": (4, nn.GELU),
+    "gelu_tanh": (5, lambda: nn.GELU(approximate="tanh")),
+    "leaky_relu": (2, lambda: nn.LeakyReLU(1.0)),
     "silu": (6, nn.SiLU),
     "tanh": (7, nn.Tanh),
 }

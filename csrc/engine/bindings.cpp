@@ -91,7 +91,7 @@ class PyEngine {
             "averaging must be in [0, 1) or None, got " + std::to_string(decay));
     std::vector<double> rates = rates_of(learning_rates, steps);
     TrainOptions options{steps, batch_size,   shuffles,  rates.data(), betas.first, betas.second,
-                         eps,   weight_decay, decoupled, max_norm,     threads,      decay};
+                         eps,   weight_decay, decoupled, max_norm,     threads,     decay};
     py::array_t<double> losses(steps);
     double* out = losses.mutable_data();
     int64_t done = 0;
@@ -196,6 +196,18 @@ class PyEngine {
   }
 };
 
+// What the kernels of this name compute for an activation, for tests of its accuracy.
+py::tuple activate(const py::object& values, int64_t code, float slope, const std::string& kernel) {
+  const FloatArray in = checked_array(values, "values");
+  require(with_activation(code, [](auto) {}), "unknown activation code " + std::to_string(code));
+  const int64_t count = in.size(), stride = padded(count + 1);  // one row, with room for its ones column
+  Buffer<float> row(stride), derivative(stride);
+  std::copy_n(in.data(), count, row.data());
+  kernels_named(kernel).activate(row.data(), stride, 1, count, static_cast<Activation>(code), slope, derivative.data(),
+                                 nullptr);
+  return py::make_tuple(FloatArray(count, row.data()), FloatArray(count, derivative.data()));
+}
+
 // A plain member of the engine as a property.
 template <typename Class, typename Member>
 void def_state(Class& type, const char* name, Member Engine::* member, const char* doc) {
@@ -226,6 +238,8 @@ PYBIND11_MODULE(_engine, m) {
         return names;
       },
       "Names of the kernels that this processor runs, best first.");
+  m.def("activate", &activate, py::arg("values"), py::arg("code"), py::arg("slope"), py::arg("kernel"),
+        "(activation, derivative) of values float32 [n], as these kernels compute them.");
 
   py::class_<PyEngine> type(m, "Engine", "Trains a critic T(x, y), a stack of Linear layers on concatenated rows.");
   type.def(py::init<int64_t, int64_t, const std::vector<int64_t>&, const std::vector<int64_t>&,
@@ -252,7 +266,8 @@ PYBIND11_MODULE(_engine, m) {
            py::arg("callback") = py::none(), py::arg("callback_every") = 100, py::arg("threads") = 0,
            py::arg("averaging") = py::none(),
            "Make `steps` steps on rows x [n, dx], y [n, dy]; the losses, float64 [steps]. callback(steps made) is "
-           "called every callback_every steps and at the end; if it returns False, the run ends there. averaging: decay of the moving "
+           "called every callback_every steps and at the end; if it returns False, the run ends there. averaging: "
+           "decay of the moving "
            "average of the parameters after each step, or None.");
   type.def("gradient", &PyEngine::gradient, py::arg("x"), py::arg("y"), py::arg("batch_size"), py::arg("shuffles") = 1,
            py::arg("threads") = 1, "(loss, gradient [P], new log_ema) of the next step, which is not made.");

@@ -14,7 +14,18 @@ from conftest import relative_error
 
 from mine_fast.steps import averaging_weight
 
-STATE = ("parameters", "adam_m", "adam_v", "adam_step", "average", "average_updates", "log_ema", "offset", "epoch", "position")
+STATE = (
+    "parameters",
+    "adam_m",
+    "adam_v",
+    "adam_step",
+    "average",
+    "average_updates",
+    "log_ema",
+    "offset",
+    "epoch",
+    "position",
+)
 
 
 def state_of(engine):
