@@ -44,8 +44,9 @@ class PyEngine {
  public:
   PyEngine(int64_t x_width, int64_t y_width, const std::vector<int64_t>& hidden,
            const std::vector<int64_t>& activations, const std::vector<float>& slopes, const std::vector<float>& noise,
-           int64_t loss, double alpha, uint64_t seed)
-      : engine_(Network(x_width, y_width, hidden, activations, slopes, noise), static_cast<Loss>(loss), alpha, seed) {
+           int64_t loss, double alpha, uint64_t seed, float input_noise)
+      : engine_(Network(x_width, y_width, hidden, activations, slopes, noise, input_noise), static_cast<Loss>(loss),
+                alpha, seed) {
     require(loss >= 0 && loss <= 2, "loss must be 0 (mine), 1 (mine_biased) or 2 (fdiv), got " + std::to_string(loss));
     require(alpha > 0 && alpha <= 1, "alpha must be in (0, 1], got " + std::to_string(alpha));
   }
@@ -243,9 +244,9 @@ PYBIND11_MODULE(_engine, m) {
 
   py::class_<PyEngine> type(m, "Engine", "Trains a critic T(x, y), a stack of Linear layers on concatenated rows.");
   type.def(py::init<int64_t, int64_t, const std::vector<int64_t>&, const std::vector<int64_t>&,
-                    const std::vector<float>&, const std::vector<float>&, int64_t, double, uint64_t>(),
+                    const std::vector<float>&, const std::vector<float>&, int64_t, double, uint64_t, float>(),
            py::arg("x_width"), py::arg("y_width"), py::arg("hidden"), py::arg("activations"), py::arg("slopes"),
-           py::arg("noise"), py::arg("loss"), py::arg("alpha"), py::arg("seed"));
+           py::arg("noise"), py::arg("loss"), py::arg("alpha"), py::arg("seed"), py::arg("input_noise") = 0.f);
   def_buffer(type, "parameters", &Engine::parameters,
              "float32 [P], a copy: each Linear's weights [out, in], then bias.");
   def_buffer(type, "adam_m", &Engine::first_moment, "float32 [P], Adam's first moment, in the order of parameters.");

@@ -8,6 +8,7 @@
 #include "dense.h"
 #include "elementwise.h"
 #include "flat.h"
+#include "noise.h"
 #include "sparse.h"
 #include "subset_sums.h"
 
@@ -26,6 +27,7 @@ constexpr Kernels kTable = {
     through_activation,
     from_output,
     first_layer_backward,
+    add_noise,
     scores,
     weighted_sum,
     exponentials,

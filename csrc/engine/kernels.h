@@ -46,6 +46,11 @@ struct AdamSettings {
   float averaging;  // weight of the new parameters in their moving average
 };
 
+// What noise of a step depends on besides its place.
+struct NoiseKey {
+  uint64_t seed, offset;
+};
+
 struct Kernels {
   const char* name;
 
@@ -85,6 +90,10 @@ struct Kernels {
                                const int32_t* i, const int32_t* j, int64_t rows, int64_t width, bool set, float* x_grad,
                                float* y_grad);
 
+  // row[c] += deviation * normal(c) for c < width: one row's noise. `layer` is a hidden layer or kNoiseOfX, kNoiseOfY;
+  // `pair` numbers the pairs of a step: i for joint row i, (1 + s) * B + i for its pair of shuffle s.
+  void (*add_noise)(float* row, int64_t width, float deviation, NoiseKey key, uint64_t layer, uint64_t pair);
+
   // scores[r] = hidden[r] . weights, over a width that counts the ones column (elementwise.h): its weight is the bias.
   void (*scores)(const float* hidden, int64_t stride, int64_t rows, int64_t width, const float* weights, float* scores);
   // weighted[c] += sum over r of row_weight[r] * hidden[r][c], for c < width rounded up.
@@ -108,6 +117,7 @@ struct Kernels {
 
 // Floats of the tables of subset_tables for B [k, n].
 inline int64_t subset_table_size(int64_t k, int64_t n) { return (n + 15) / 16 * ((k + 3) / 4) * 256; }
+constexpr uint64_t kNoiseOfX = ~uint64_t{0}, kNoiseOfY = kNoiseOfX - 1;
 constexpr int64_t kSubsetScratch = 16 * 256;  // of subset_sums
 
 const Kernels& portable_kernels();

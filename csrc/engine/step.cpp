@@ -73,6 +73,8 @@ Step::Step(const Network& network, const Kernels& kernels, int64_t batch, int64_
   }
 }
 
+// Noise of the inputs is drawn once for each row of x and of y, not for each pair, so that the first layer stays one
+// product per row. In a shuffle every row occurs once: its pairs have independent noise, as if each drew its own.
 // The batch is kept in the order of the marginal shuffle's ranks ("slots"): the partner of slot p is then slot p + shift,
 // and every access of the first layer runs along memory.
 void Step::gather(const Data& data, const StepState& state) {
@@ -85,7 +87,12 @@ void Step::gather(const Data& data, const StepState& state) {
     float* x = x_batch_.data() + slot * (dx + 1);
     std::copy_n(data.x + row * dx, dx, x);
     x[dx] = 1.f;
-    std::copy_n(data.y + row * dy, dy, y_batch_.data() + slot * dy);
+    float* y = y_batch_.data() + slot * dy;
+    std::copy_n(data.y + row * dy, dy, y);
+    if (network_.input_noise > 0.f) {
+      kernels_.add_noise(x, dx, network_.input_noise, noise_, kNoiseOfX, static_cast<uint64_t>(i));
+      kernels_.add_noise(y, dy, network_.input_noise, noise_, kNoiseOfY, static_cast<uint64_t>(i));
+    }
   }
 }
 

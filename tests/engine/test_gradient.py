@@ -100,8 +100,9 @@ def test_the_moving_average_corrects_the_gradient(case, kernel):
 
 
 @pytest.mark.parametrize("activation", [1, 3])
-def test_noise(case, kernel, activation):
-    made = case(noise=0.3, activation=activation, hidden=(7, 10))
+@pytest.mark.parametrize("input_noise", [0.0, 0.5])
+def test_noise(case, kernel, activation, input_noise):
+    made = case(noise=0.3, input_noise=input_noise, activation=activation, hidden=(7, 41), x_width=19)
     made.engine.set_kernel(kernel)
     check_gradient(made, 31, 2)
 
