@@ -1,7 +1,8 @@
 // The native training engine: trains a critic on two arrays, on the CPU, without torch.
 //
-// Where to look: network (parameters in memory) -> tile (forward and backward of some pairs) -> step (loss and gradient
-// of a batch) -> engine (state, optimiser, loop) -> bindings (Python). Inner loops: kernels.h and the files it names.
+// Where to look: network (parameters in memory) -> tile (forward and backward of some pairs) -> inputs (the rows of a
+// batch in the first layer) -> step (loss and gradient of a batch) -> engine (state, optimiser, loop) -> bindings
+// (Python). Inner loops: kernels.h and the files it names.
 //
 // What a run computes. Pass e over n rows visits row Bijection(seed, e, stream 2, n)(p) at position p; a batch is B =
 // min(batch size, n) positions, and the rest of a pass that fills none is dropped. Step t pairs the rows of its batch by

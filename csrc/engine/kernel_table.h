@@ -31,6 +31,7 @@ constexpr Kernels kTable = {
     scores,
     weighted_sum,
     exponentials,
+    nonzero_masks,
     transpose_masks,
     transpose,
     scale,

@@ -102,6 +102,8 @@ struct Kernels {
   // weights[r] = exp(scores[r] - reference); returns their sum.
   double (*exponentials)(const float* scores, int64_t rows, float reference, float* weights);
 
+  // The masks of a matrix; returns how many bits are set. NaN is not zero. The rows need no room behind their width.
+  int64_t (*nonzero_masks)(const float* values, int64_t stride, int64_t rows, int64_t columns, uint64_t* words);
   // Bits of [rows, columns] to bits of [columns, rows], in the layout of Masks.
   void (*transpose_masks)(Masks in, int64_t columns, uint64_t* out);
   // out [columns, rows] = in [rows, columns] transposed.
