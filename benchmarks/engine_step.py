@@ -11,7 +11,8 @@ Contenders, alternately in one run, CPU time on one thread:
 Before anything is timed, the engine's gradient is held to the fp64 one of torch. Reported at initialisation and after
 training (--train-steps), because the share of zeros behind the ReLUs, which the engine makes use of, moves.
 
-    python benchmarks/engine_step.py [--rounds 15] [--kernel avx2] [--sizes 0,1,2,3] [--activation relu] [--write]
+    python benchmarks/engine_step.py [--rounds 15] [--kernel avx2] [--sizes 0,1,2,3] [--activation relu]
+                                     [--zeros 0.8] [--two-threads] [--write]
 """
 
 from __future__ import annotations
@@ -40,18 +41,21 @@ ACTIVATIONS = {
     "relu": (1, nn.ReLU),
     "elu": (3, nn.ELU),
     "gelu": (4, nn.GELU),
+    "gelu_tanh": (5, lambda: nn.GELU(approximate="tanh")),
+    "leaky_relu": (2, lambda: nn.LeakyReLU(1.0)),
     "silu": (6, nn.SiLU),
     "tanh": (7, nn.Tanh),
 }
 RATE = 1e-4
 
 
-def data_of(x_width: int, y_width: int, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gaussian rows; the columns that both sides have are correlated by 0.5."""
+def data_of(x_width: int, y_width: int, rows: int, zeros: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gaussian rows; the columns that both sides have are correlated by 0.5. This share of x is 0, as in images."""
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(rows, x_width, generator=generator), torch.randn(rows, y_width, generator=generator)
     shared = min(x_width, y_width)
     y[:, :shared] = 0.5 * x[:, :shared] + 0.75**0.5 * y[:, :shared]
+    x[torch.rand(x.shape, generator=generator) < zeros] = 0.0
     return x, y
 
 
@@ -116,10 +120,24 @@ def validate(engine, torch_run: TorchRun, x: torch.Tensor, y: torch.Tensor, batc
     return error
 
 
+def two_threads(train: Callable[[int, int], None], options: argparse.Namespace) -> float:
+    """Wall time of a step on two threads over that on one: the least of each, as other programs only add."""
+    least = {1: math.inf, 2: math.inf}
+    begin = time.perf_counter()
+    train(3, 1)
+    count = max(3, int(options.seconds / ((time.perf_counter() - begin) / 3)))
+    for _ in range(options.rounds):
+        for threads in least:
+            begin = time.perf_counter()
+            train(count, threads)
+            least[threads] = min(least[threads], time.perf_counter() - begin)
+    return least[2] / least[1]
+
+
 def measure(module, size: tuple[int, ...], options: argparse.Namespace) -> list[dict]:
     x_width, y_width, hidden, layers, batch = size
     code, activation = ACTIVATIONS[options.activation]
-    x, y = data_of(x_width, y_width, max(4 * batch, 4000))
+    x, y = data_of(x_width, y_width, max(4 * batch, 4000), options.zeros)
     settings = (x_width, y_width, [hidden] * layers, [code] * layers, [1.0] * layers)
     engine = module.Engine(*settings, [0.0] * layers, 0, 0.01, 0)
     if options.kernel:
@@ -155,8 +173,12 @@ def measure(module, size: tuple[int, ...], options: argparse.Namespace) -> list[
         times = alternate(contenders, options.rounds, options.seconds)
         row: dict = {
             "size": list(size), "state": state, "activation": options.activation, "kernel": engine.kernel,
-            "gradient_error": error,
+            "gradient_error": error, "zeros": options.zeros,
         }  # fmt: skip
+        if options.two_threads:
+            row["two_threads_wall_ratio"] = two_threads(
+                lambda n, t: engine.train(x.numpy(), y.numpy(), n, batch, 1, RATE, threads=t), options
+            )
         for name, values in times.items():
             row[f"{name}_ms"] = statistics.median(values) * 1e3
             if name != "engine":
@@ -177,8 +199,10 @@ def main() -> None:
     parser.add_argument("--kernel", default=None, help="of the engine: avx512, avx2 or portable; the best by default")
     parser.add_argument("--activation", default="relu", choices=sorted(ACTIVATIONS))
     parser.add_argument("--sizes", default="0,1,2,3", help="which of the four")
+    parser.add_argument("--zeros", type=float, default=0.0, help="share of x that is 0")
+    parser.add_argument("--two-threads", action="store_true", help="wall time on two threads over one, too")
     parser.add_argument("--quick", action="store_true", help="engine and products only")
-    parser.add_argument("--write", action="store_true", help="write results/engine_step.json")
+    parser.add_argument("--write", action="store_true", help="write results/engine_step[_...].json")
     options = parser.parse_args()
     torch.set_num_threads(1)
     module = build_engine.load()
@@ -186,12 +210,16 @@ def main() -> None:
     for index in options.sizes.split(","):
         for row in measure(module, SIZES[int(index)], options):
             rows.append(row)
+            if "two_threads_wall_ratio" in row:
+                print(f"{row['size']} two threads / one, wall: {row['two_threads_wall_ratio']:.2f}")
             ratios = "  ".join(f"/{k[7:]} {v:.3f}" for k, v in row.items() if k.startswith("engine/") and "_" not in k)
             checked = f"(products {row['products_ms']:.3f} ms, gradient error {row['gradient_error']:.1e})"
             print(f"{row['size']} {row['state']:8} engine {row['engine_ms']:.3f} ms  {ratios}  {checked}", flush=True)
     if options.write:
         about = "CPU ms of a training step by the native engine, one thread, contenders in turn"
-        print(record.write("engine_step", rows, about=about))
+        variant = "" if options.activation == "relu" else f"_{options.activation}"
+        variant += "_zeros" if options.zeros else ""
+        print(record.write(f"engine_step{variant}", rows, about=about))
 
 
 if __name__ == "__main__":

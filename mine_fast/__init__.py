@@ -16,10 +16,21 @@ if TYPE_CHECKING:
     from mine_fast.default_critics import MLPCritic
     from mine_fast.errors import DivergenceError
     from mine_fast.estimator import MINE, estimate
+    from mine_fast.noise import GaussianNoise
     from mine_fast.result import Flag, MIResult
     from mine_fast.training import TrainingSettings
 
-__all__ = ["MINE", "DivergenceError", "Flag", "MIResult", "MLPCritic", "TrainingSettings", "__version__", "estimate"]
+__all__ = [
+    "MINE",
+    "DivergenceError",
+    "Flag",
+    "GaussianNoise",
+    "MIResult",
+    "MLPCritic",
+    "TrainingSettings",
+    "__version__",
+    "estimate",
+]
 
 # Names are fetched at first use: `mine-fast --help` does not wait for torch, and `mine-fast info` still answers where
 # the compiled library does not load.
@@ -27,6 +38,7 @@ _HOMES = {
     "MINE": "estimator",
     "DivergenceError": "errors",
     "Flag": "result",
+    "GaussianNoise": "noise",
     "MIResult": "result",
     "MLPCritic": "default_critics",
     "TrainingSettings": "training",

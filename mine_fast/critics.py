@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mine_fast import ops
 from mine_fast.modules import is_plain
+from mine_fast.noise import GaussianNoise
 
 __all__ = ["activation_code", "call_critic", "critic_layers", "paired_scores"]
 
@@ -29,8 +30,8 @@ _ACTIVATIONS: dict[type[nn.Module], Callable[..., tuple[str, float]]] = {
     nn.Tanh: lambda m: ("tanh", 0.0),
 }
 
-#: Modules that map every row on its own and draw nothing, so that one call on more rows changes no score.
-_ROW_WISE = (nn.Linear, nn.Identity, nn.LayerNorm, nn.Sigmoid, nn.Softplus, nn.Flatten, *_ACTIVATIONS)
+#: Modules that map every row on its own: one call on more rows changes no score, nor the distribution of a noisy one.
+_ROW_WISE = (nn.Linear, nn.Identity, GaussianNoise, nn.LayerNorm, nn.Sigmoid, nn.Softplus, nn.Flatten, *_ACTIVATIONS)
 
 
 def activation_code(module: object) -> tuple[int, float] | None:

@@ -1,12 +1,14 @@
 """The native training engine (csrc/engine): which critics it trains, and the way there and back.
 
-It trains stacks of Linear layers with an activation between them, in float32 on the CPU, by Adam or AdamW. The same
-seed gives the same pairs as the torch path and, to rounding, the same parameters; afterwards they are back in the
-module, and the optimiser's moments in the optimiser, so that a user can go on in torch.
+It trains stacks of Linear layers with an activation and Gaussian noise between them, in float32 on the CPU, by Adam or
+AdamW. The same seed gives the same pairs as the torch path and, without noise, the same parameters to rounding. Noise
+comes from a counter instead of torch's generator: the same distribution, other numbers. Afterwards the parameters are
+back in the module, and the optimiser's moments in the optimiser, so that a user can go on in torch.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from mine_fast.critics import activation_code, check_width, critic_layers
 from mine_fast.loss import DVLoss
 from mine_fast.modules import has_parameter_hooks, is_plain
+from mine_fast.noise import GaussianNoise
 from mine_fast.ops import LOSSES
 
 __all__ = ["EngineCritic", "optimizer_obstacle", "use_engine"]
@@ -40,6 +43,48 @@ def use_engine(engine: str, obstacle: str | None) -> bool:
     return engine != "torch" and obstacle is None
 
 
+@dataclass
+class Stack:
+    """What lies between the Linear layers of a critic, an entry for each hidden layer."""
+
+    input_noise: float = 0.0
+    codes: list[int] = field(default_factory=list)
+    slopes: list[float] = field(default_factory=list)
+    noise: list[float] = field(default_factory=list)
+
+
+def read_stack(layers: nn.Sequential) -> Stack | str:
+    """[noise], then Linear, [activation], [noise] any number of times, then Linear; or why it is not that."""
+    stack = Stack()
+    before: type[nn.Module] | None = None
+    for module in layers:
+        kind = type(module)
+        if isinstance(module, nn.Linear):
+            if module.bias is None:
+                return "a Linear layer of T has no bias"
+            stack.codes.append(0)
+            stack.slopes.append(0.0)
+            stack.noise.append(0.0)
+        elif isinstance(module, GaussianNoise) and before is not GaussianNoise:
+            if stack.noise:
+                stack.noise[-1] = module.std
+            else:
+                stack.input_noise = module.std
+        elif before is nn.Linear and (code := activation_code(module)) is not None:
+            stack.codes[-1], stack.slopes[-1] = code
+        else:
+            return (
+                f"T has {kind.__name__} where the engine knows Linear, one activation after it, and GaussianNoise "
+                "after that or in front"
+            )
+        before = kind
+    if before is not nn.Linear or layers[-1].out_features != 1:
+        return "T does not end in a Linear layer with one output"
+    if len(stack.codes) == 1:
+        return "T has no hidden layer"
+    return Stack(stack.input_noise, stack.codes[:-1], stack.slopes[:-1], stack.noise[:-1])
+
+
 def critic_obstacle(mine: DVLoss) -> str | None:
     """Why the engine cannot train the critic of a loss module, or None."""
     if type(mine).forward is not DVLoss.forward or not is_plain(mine):
@@ -47,18 +92,11 @@ def critic_obstacle(mine: DVLoss) -> str | None:
     layers = critic_layers(mine.T, mine.method)
     if layers is None:
         return "T is not a torch.nn.Sequential of Linear layers and activations with method='concat', free of hooks"
-    expect_linear = True
-    for module in layers:
-        if isinstance(module, nn.Linear):
-            if module.bias is None:
-                return "a Linear layer of T has no bias"
-        elif expect_linear or activation_code(module) is None:
-            return f"T has {type(module).__name__} where the engine knows Linear or one activation after it"
-        expect_linear = not isinstance(module, nn.Linear)
-    if len(layers) == 1:
-        return "T has no hidden layer"
-    if not isinstance(layers[-1], nn.Linear) or layers[-1].out_features != 1:
-        return "T does not end in a Linear layer with one output"
+    stack = read_stack(layers)
+    if isinstance(stack, str):
+        return stack
+    if mine.training and not all(module.training for module in layers):
+        return "a part of T is in evaluation mode"
     parameters = [parameter for module in layers for parameter in module.parameters()]
     if len({id(parameter) for parameter in parameters}) < len(parameters):
         return "layers of T share parameters"
@@ -106,13 +144,8 @@ class EngineCritic:
 
         linear = [module for module in layers if isinstance(module, nn.Linear)]
         check_width(linear[0], x_width, y_width)
-        codes: list[int] = []
-        slopes: list[float] = []
-        for module, following in zip(layers, [*list(layers)[1:], None], strict=True):
-            if isinstance(module, nn.Linear) and module is not linear[-1]:
-                code, slope = activation_code(following) or (0, 0.0)
-                codes.append(code)
-                slopes.append(slope)
+        stack = read_stack(layers)
+        assert isinstance(stack, Stack)
         seed, offset = (int(v) for v in mine.shuffle_key)
         self.layers = layers
         self.mine = mine
@@ -121,12 +154,13 @@ class EngineCritic:
             x_width,
             y_width,
             [module.out_features for module in linear[:-1]],
-            codes,
-            slopes,
-            [0.0] * len(codes),
+            stack.codes,
+            stack.slopes,
+            stack.noise,
             LOSSES.index(mine.loss),
             mine.alpha,
             seed % 2**64,
+            stack.input_noise,
         )
         self.engine.parameters = self.flat(layers.parameters())
         self.engine.offset = offset % 2**64

@@ -135,7 +135,7 @@ class NativeSteps:
         self.critic = EngineCritic(mine.T, x.shape[1], y.shape[1], mine)
         self.settings = settings
         self.rates = np.array(learning_rates(settings))
-        self.average = self.critic.engine.parameters
+        self.critic.engine.average = self.critic.engine.parameters  # what is validated before the first step
         self.done = 0
 
     def advance(self, count: int) -> float:
@@ -151,23 +151,18 @@ class NativeSteps:
                 weight_decay=self.settings.weight_decay,
                 decoupled=True,
                 max_grad_norm=self.settings.max_grad_norm,
-                callback=self._average,
-                callback_every=1,
                 threads=allowed_threads(),
+                averaging=self.settings.averaging,
             )
         except self.critic.divergence:
             return math.nan
+        self.done += count
         return float(losses.mean())
-
-    def _average(self, _: int) -> None:
-        self.done += 1
-        weight = np.float32(averaging_weight(self.settings.averaging, self.done))
-        self.average += weight * (self.critic.engine.parameters - self.average)
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
         """See `Steps`. The weights in training are the engine's own, so there is nothing to put back."""
-        self.critic.write_parameters(self.average)
+        self.critic.write_parameters(self.critic.engine.average)
         self.critic.write_loss_state()
         yield
 

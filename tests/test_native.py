@@ -146,6 +146,18 @@ OBSTACLES = [
     (nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 1)), "concat", "LayerNorm where the engine knows"),
     (nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Tanh(), nn.Linear(4, 1)), "concat", "Tanh where"),
     (nn.Sequential(nn.ReLU(), nn.Linear(3, 1)), "concat", "ReLU where"),
+    (
+        nn.Sequential(nn.Linear(3, 4), mine_fast.GaussianNoise(1), nn.ReLU(), nn.Linear(4, 1)),
+        "concat",
+        "ReLU where",
+    ),
+    (
+        nn.Sequential(mine_fast.GaussianNoise(1), mine_fast.GaussianNoise(1), *stack()),
+        "concat",
+        "GaussianNoise where",
+    ),
+    (nn.Sequential(*stack(), mine_fast.GaussianNoise(1)), "concat", "does not end in a Linear"),
+    (nn.Sequential(mine_fast.GaussianNoise(1).eval(), *stack()), "concat", "in evaluation mode"),
     (nn.Sequential(nn.Linear(3, 1), nn.Tanh()), "concat", "does not end in a Linear"),
     (nn.Sequential(nn.Linear(3, 1)), "concat", "no hidden layer"),
     (nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), "concat", "with one output"),

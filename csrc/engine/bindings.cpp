@@ -44,8 +44,9 @@ class PyEngine {
  public:
   PyEngine(int64_t x_width, int64_t y_width, const std::vector<int64_t>& hidden,
            const std::vector<int64_t>& activations, const std::vector<float>& slopes, const std::vector<float>& noise,
-           int64_t loss, double alpha, uint64_t seed)
-      : engine_(Network(x_width, y_width, hidden, activations, slopes, noise), static_cast<Loss>(loss), alpha, seed) {
+           int64_t loss, double alpha, uint64_t seed, float input_noise)
+      : engine_(Network(x_width, y_width, hidden, activations, slopes, noise, input_noise), static_cast<Loss>(loss),
+                alpha, seed) {
     require(loss >= 0 && loss <= 2, "loss must be 0 (mine), 1 (mine_biased) or 2 (fdiv), got " + std::to_string(loss));
     require(alpha > 0 && alpha <= 1, "alpha must be in (0, 1], got " + std::to_string(alpha));
   }
@@ -73,7 +74,8 @@ class PyEngine {
   py::array_t<double> train(const py::object& x, const py::object& y, int64_t steps, int64_t batch_size,
                             int64_t shuffles, const py::object& learning_rates, std::pair<double, double> betas,
                             double eps, double weight_decay, bool decoupled, std::optional<double> max_grad_norm,
-                            const py::object& callback, int64_t callback_every, int64_t threads) {
+                            const py::object& callback, int64_t callback_every, int64_t threads,
+                            std::optional<double> averaging) {
     const FloatArray x_rows = checked_array(x, "x"), y_rows = checked_array(y, "y");
     const Data data = checked_data(x_rows, y_rows, 2);
     check_batch(batch_size, shuffles, threads);
@@ -85,9 +87,12 @@ class PyEngine {
     require(weight_decay >= 0, "weight_decay must not be negative, got " + std::to_string(weight_decay));
     const double max_norm = max_grad_norm.value_or(INFINITY);
     require(max_norm > 0, "max_grad_norm must be positive or None, got " + std::to_string(max_norm));
+    const double decay = averaging.value_or(NAN);
+    require(!averaging || (decay >= 0 && decay < 1),
+            "averaging must be in [0, 1) or None, got " + std::to_string(decay));
     std::vector<double> rates = rates_of(learning_rates, steps);
     TrainOptions options{steps, batch_size,   shuffles,  rates.data(), betas.first, betas.second,
-                         eps,   weight_decay, decoupled, max_norm,     threads};
+                         eps,   weight_decay, decoupled, max_norm,     threads,     decay};
     py::array_t<double> losses(steps);
     double* out = losses.mutable_data();
     int64_t done = 0;
@@ -192,6 +197,18 @@ class PyEngine {
   }
 };
 
+// What the kernels of this name compute for an activation, for tests of its accuracy.
+py::tuple activate(const py::object& values, int64_t code, float slope, const std::string& kernel) {
+  const FloatArray in = checked_array(values, "values");
+  require(with_activation(code, [](auto) {}), "unknown activation code " + std::to_string(code));
+  const int64_t count = in.size(), stride = padded(count + 1);  // one row, with room for its ones column
+  Buffer<float> row(stride), derivative(stride);
+  std::copy_n(in.data(), count, row.data());
+  kernels_named(kernel).activate(row.data(), stride, 1, count, static_cast<Activation>(code), slope, derivative.data(),
+                                 nullptr);
+  return py::make_tuple(FloatArray(count, row.data()), FloatArray(count, derivative.data()));
+}
+
 // A plain member of the engine as a property.
 template <typename Class, typename Member>
 void def_state(Class& type, const char* name, Member Engine::* member, const char* doc) {
@@ -222,16 +239,20 @@ PYBIND11_MODULE(_engine, m) {
         return names;
       },
       "Names of the kernels that this processor runs, best first.");
+  m.def("activate", &activate, py::arg("values"), py::arg("code"), py::arg("slope"), py::arg("kernel"),
+        "(activation, derivative) of values float32 [n], as these kernels compute them.");
 
   py::class_<PyEngine> type(m, "Engine", "Trains a critic T(x, y), a stack of Linear layers on concatenated rows.");
   type.def(py::init<int64_t, int64_t, const std::vector<int64_t>&, const std::vector<int64_t>&,
-                    const std::vector<float>&, const std::vector<float>&, int64_t, double, uint64_t>(),
+                    const std::vector<float>&, const std::vector<float>&, int64_t, double, uint64_t, float>(),
            py::arg("x_width"), py::arg("y_width"), py::arg("hidden"), py::arg("activations"), py::arg("slopes"),
-           py::arg("noise"), py::arg("loss"), py::arg("alpha"), py::arg("seed"));
+           py::arg("noise"), py::arg("loss"), py::arg("alpha"), py::arg("seed"), py::arg("input_noise") = 0.f);
   def_buffer(type, "parameters", &Engine::parameters,
              "float32 [P], a copy: each Linear's weights [out, in], then bias.");
   def_buffer(type, "adam_m", &Engine::first_moment, "float32 [P], Adam's first moment, in the order of parameters.");
   def_buffer(type, "adam_v", &Engine::second_moment, "float32 [P], Adam's second moment, likewise.");
+  def_buffer(type, "average", &Engine::average, "float32 [P], moving average of the parameters, likewise.");
+  def_state(type, "average_updates", &Engine::average_updates, "Steps that have gone into it.");
   def_state(type, "adam_step", &Engine::adam_step, "Optimiser steps made.");
   def_state(type, "log_ema", &Engine::log_ema, "Moving average of E[exp T], as its logarithm; -inf before the first.");
   def_state(type, "offset", &Engine::offset, "Counter of steps, which keys the marginal shuffles.");
@@ -244,8 +265,11 @@ PYBIND11_MODULE(_engine, m) {
            py::arg("betas") = std::pair<double, double>(0.9, 0.999), py::arg("eps") = 1e-8,
            py::arg("weight_decay") = 0.0, py::arg("decoupled") = false, py::arg("max_grad_norm") = py::none(),
            py::arg("callback") = py::none(), py::arg("callback_every") = 100, py::arg("threads") = 0,
+           py::arg("averaging") = py::none(),
            "Make `steps` steps on rows x [n, dx], y [n, dy]; the losses, float64 [steps]. callback(steps made) is "
-           "called every callback_every steps and at the end; if it returns False, the run ends there.");
+           "called every callback_every steps and at the end; if it returns False, the run ends there. averaging: "
+           "decay of the moving "
+           "average of the parameters after each step, or None.");
   type.def("gradient", &PyEngine::gradient, py::arg("x"), py::arg("y"), py::arg("batch_size"), py::arg("shuffles") = 1,
            py::arg("threads") = 1, "(loss, gradient [P], new log_ema) of the next step, which is not made.");
   type.def("score", &PyEngine::score, py::arg("x"), py::arg("y"), "Scores float32 [n] of the pairs (x_i, y_i).");

@@ -16,6 +16,17 @@ MINE_FAST_INLINE void register_tile(int64_t k, const float* a, int64_t a_stride,
   vec<lanes> sums[rows][vectors];
   for (int r = 0; r < rows; ++r)
     for (int v = 0; v < vectors; ++v) sums[r][v] = start ? load<lanes>(start + v * lanes) : vec<lanes>{};
+  // What is added to at the end, and the rows of the next tile, are on their way while this one is computed.
+  if (!start)
+    for (int r = 0; r < rows; ++r) {
+      __builtin_prefetch(c + r * c_row, 1);
+      __builtin_prefetch(c + r * c_row + vectors * lanes - 1, 1);
+    }
+  if constexpr (!transposed)
+    for (int r = 0; r < rows; ++r) {
+      __builtin_prefetch(a + (rows + r) * a_stride);
+      __builtin_prefetch(a + (rows + r) * a_stride + 16);
+    }
   for (int64_t p = 0; p < k; ++p) {
     vec<lanes> line[vectors];
     for (int v = 0; v < vectors; ++v) line[v] = load<lanes>(b + v * lanes);

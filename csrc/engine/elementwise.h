@@ -5,6 +5,9 @@
 // the bias's gradient falls out of the weights') and zeros up to its padded width.
 #pragma once
 
+#include <type_traits>
+
+#include "activations.h"
 #include "kernels.h"
 #include "simd.h"
 
@@ -23,22 +26,23 @@ MINE_FAST_INLINE void positive_mask(const float* row, int64_t width, uint64_t* w
   }
 }
 
-// value(c) is the pre-activation of column c.
-template <Activation act, typename Value>
-MINE_FAST_INLINE void activate_row(const Value& value, int64_t width, float slope, float* __restrict hidden,
+// load_at(lanes, c) is the vector of pre-activations from column c on.
+template <Activation act, typename Load>
+MINE_FAST_INLINE void activate_row(const Load& load_at, int64_t width, float slope, float* __restrict hidden,
                                    float* __restrict derivative, uint64_t* mask, int64_t rows) {
-  if constexpr (act == Activation::kRelu) {
-    for (int64_t c = 0; c < padded(width); ++c) hidden[c] = activate<act, float>(value(c), slope);
-  }
-  if (derivative != nullptr) {
-    for (int64_t c = 0; c < padded(width); ++c) {
-      const float v = value(c);
-      if constexpr (act != Activation::kRelu) hidden[c] = activate<act, float>(v, slope);
-      derivative[c] = activation_derivative<act, float>(act == Activation::kRelu ? hidden[c] : v, slope);
-    }
-    for (int64_t c = width; c < hidden_stride(width); ++c) derivative[c] = 0.f;
-  }
-  for (int64_t c = width; c < hidden_stride(width); ++c) hidden[c] = 0.f;
+  const auto step = [&](auto lanes, int64_t c) MINE_FAST_INLINE_LAMBDA {
+    constexpr int kWidth = decltype(lanes)::value;
+    const Activated<kWidth> result = activated<act, kWidth>(load_at(lanes, c), slope);
+    store<kWidth>(hidden + c, result.value);
+    if (derivative != nullptr) store<kWidth>(derivative + c, result.derivative);
+  };
+  int64_t c = 0;
+  for (; c + kLanes <= padded(width); c += kLanes) step(std::integral_constant<int, kLanes>{}, c);
+  if constexpr (kLanes > 8)
+    if (c < padded(width)) step(std::integral_constant<int, 8>{}, c);
+  if (derivative != nullptr)
+    for (c = width; c < hidden_stride(width); ++c) derivative[c] = 0.f;
+  for (c = width; c < hidden_stride(width); ++c) hidden[c] = 0.f;
   if constexpr (act == Activation::kRelu) {
     if (mask != nullptr) positive_mask(hidden, width, mask, rows);
   }
@@ -52,9 +56,12 @@ void first_layer(const float* x_rows, const float* y_rows, int64_t stride, const
     for (int64_t r = 0; r < rows; ++r) {
       const float* __restrict x = x_rows + i[r] * stride;
       const float* __restrict y = y_rows + j[r] * stride;
-      activate_row<decltype(kind)::value>([=](int64_t c) { return x[c] + y[c]; }, width, slope, hidden + r * stride,
-                                          derivative ? derivative + r * stride : nullptr, masks ? masks + r : nullptr,
-                                          rows);
+      activate_row<decltype(kind)::value>(
+          [=](auto lanes, int64_t c) MINE_FAST_INLINE_LAMBDA {
+            return load<decltype(lanes)::value>(x + c) + load<decltype(lanes)::value>(y + c);
+          },
+          width, slope, hidden + r * stride, derivative ? derivative + r * stride : nullptr,
+          masks ? masks + r : nullptr, rows);
     }
   });
 }
@@ -64,9 +71,9 @@ void activate_rows(float* z, int64_t stride, int64_t rows, int64_t width, Activa
   with_activation(static_cast<int64_t>(act), [&](auto kind) {
     for (int64_t r = 0; r < rows; ++r) {
       float* row = z + r * stride;
-      activate_row<decltype(kind)::value>([=](int64_t c) { return row[c]; }, width, slope, row,
-                                          derivative ? derivative + r * stride : nullptr, masks ? masks + r : nullptr,
-                                          rows);
+      activate_row<decltype(kind)::value>(
+          [=](auto lanes, int64_t c) MINE_FAST_INLINE_LAMBDA { return load<decltype(lanes)::value>(row + c); }, width,
+          slope, row, derivative ? derivative + r * stride : nullptr, masks ? masks + r : nullptr, rows);
     }
   });
 }
@@ -166,9 +173,11 @@ void weighted_sum(const float* hidden, int64_t stride, int64_t rows, int64_t wid
 }
 
 double exponentials(const float* scores, int64_t rows, float reference, float* weights) {
-  for (int64_t r = 0; r < rows; ++r) weights[r] = exp_of(scores[r] - reference);
+  int64_t r = 0;
+  for (; r + 8 <= rows; r += 8) store<8>(weights + r, Exponential<8>(load<8>(scores + r) - reference).value());
+  for (; r < rows; ++r) weights[r] = exp_of(scores[r] - reference);
   double total = 0;
-  for (int64_t r = 0; r < rows; ++r) total += weights[r];
+  for (r = 0; r < rows; ++r) total += weights[r];
   return total;
 }
 

@@ -12,6 +12,7 @@ Engine::Engine(Network layout, Loss loss, double alpha, uint64_t seed)
       parameters(network.size),
       first_moment(network.size),
       second_moment(network.size),
+      average(network.size),
       log_ema(-INFINITY),
       kernels(available_kernels().front()),
       loss_(loss),
@@ -50,7 +51,12 @@ void Engine::update(Step& step, float scale, const TrainOptions& options, double
   settings.step_size = static_cast<float>(rate / (1 - std::pow(options.beta1, t)));
   settings.root_correction = static_cast<float>(std::sqrt(1 - std::pow(options.beta2, t)));
   settings.decoupled = options.decoupled;
-  kernels->adam(parameters.data(), gradient, first_moment.data(), second_moment.data(), network.size, settings);
+  const bool averaged = !std::isnan(options.averaging);
+  if (averaged)
+    settings.averaging =
+        static_cast<float>(std::max(1 - options.averaging, 1 / static_cast<double>(++average_updates)));
+  kernels->adam(parameters.data(), gradient, first_moment.data(), second_moment.data(),
+                averaged ? average.data() : nullptr, network.size, settings);
 }
 
 int64_t Engine::train(const Data& data, const TrainOptions& options, double* losses, const Progress& progress,

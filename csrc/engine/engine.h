@@ -1,12 +1,13 @@
 // The native training engine: trains a critic on two arrays, on the CPU, without torch.
 //
-// Where to look: network (parameters in memory) -> tile (forward and backward of some pairs) -> step (loss and gradient
-// of a batch) -> engine (state, optimiser, loop) -> bindings (Python). Inner loops: kernels.h and the files it names.
+// Where to look: network (parameters in memory) -> tile (forward and backward of some pairs) -> inputs (the rows of a
+// batch in the first layer) -> step (loss and gradient of a batch) -> engine (state, optimiser, loop) -> bindings
+// (Python). Inner loops: kernels.h and the files it names.
 //
 // What a run computes. Pass e over n rows visits row Bijection(seed, e, stream 2, n)(p) at position p; a batch is B =
 // min(batch size, n) positions, and the rest of a pass that fills none is dropped. Step t pairs the rows of its batch by
 // MarginalShuffle(seed, t, B) (shuffle.h). The loss is csrc/log_mean_exp.h's, the update torch.optim's Adam or AdamW in
-// fp32. A run is determined by its state (parameters, moments, step counts, log_ema, epoch, position), the kernels and
+// fp32. A run is determined by its state (parameters, moments, their average, counts, log_ema, epoch, position), the kernels and
 // the number of threads, to the bit.
 #pragma once
 
@@ -39,6 +40,7 @@ struct TrainOptions {
   bool decoupled;        // AdamW's decay
   double max_grad_norm;  // infinity: no clipping
   int64_t threads;       // 0: by the work of a step
+  double averaging;      // decay of the moving average of the weights; NaN: none is kept
 };
 
 class Engine {
@@ -61,6 +63,9 @@ class Engine {
   const Network network;
   Buffer<float> parameters, first_moment, second_moment;  // padded layout
   int64_t adam_step = 0;
+  // Moving average of the parameters: until 1 / (1 - decay) updates have gone into it, all count alike.
+  Buffer<float> average;
+  int64_t average_updates = 0;
   double log_ema;
   uint64_t offset = 0, epoch = 0;
   int64_t position = 0;

@@ -8,6 +8,7 @@
 #include "dense.h"
 #include "elementwise.h"
 #include "flat.h"
+#include "noise.h"
 #include "sparse.h"
 #include "subset_sums.h"
 
@@ -26,9 +27,11 @@ constexpr Kernels kTable = {
     through_activation,
     from_output,
     first_layer_backward,
+    add_noise,
     scores,
     weighted_sum,
     exponentials,
+    nonzero_masks,
     transpose_masks,
     transpose,
     scale,

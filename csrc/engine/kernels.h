@@ -43,6 +43,12 @@ struct AdamSettings {
   float step_size;        // rate / (1 - beta1^t)
   float root_correction;  // sqrt(1 - beta2^t)
   bool decoupled;
+  float averaging;  // weight of the new parameters in their moving average
+};
+
+// What noise of a step depends on besides its place.
+struct NoiseKey {
+  uint64_t seed, offset;
 };
 
 struct Kernels {
@@ -84,6 +90,10 @@ struct Kernels {
                                const int32_t* i, const int32_t* j, int64_t rows, int64_t width, bool set, float* x_grad,
                                float* y_grad);
 
+  // row[c] += deviation * normal(c) for c < width: one row's noise. `layer` is a hidden layer or kNoiseOfX, kNoiseOfY;
+  // `pair` numbers the pairs of a step: i for joint row i, (1 + s) * B + i for its pair of shuffle s.
+  void (*add_noise)(float* row, int64_t width, float deviation, NoiseKey key, uint64_t layer, uint64_t pair);
+
   // scores[r] = hidden[r] . weights, over a width that counts the ones column (elementwise.h): its weight is the bias.
   void (*scores)(const float* hidden, int64_t stride, int64_t rows, int64_t width, const float* weights, float* scores);
   // weighted[c] += sum over r of row_weight[r] * hidden[r][c], for c < width rounded up.
@@ -92,6 +102,8 @@ struct Kernels {
   // weights[r] = exp(scores[r] - reference); returns their sum.
   double (*exponentials)(const float* scores, int64_t rows, float reference, float* weights);
 
+  // The masks of a matrix; returns how many bits are set. NaN is not zero. The rows need no room behind their width.
+  int64_t (*nonzero_masks)(const float* values, int64_t stride, int64_t rows, int64_t columns, uint64_t* words);
   // Bits of [rows, columns] to bits of [columns, rows], in the layout of Masks.
   void (*transpose_masks)(Masks in, int64_t columns, uint64_t* out);
   // out [columns, rows] = in [rows, columns] transposed.
@@ -100,13 +112,14 @@ struct Kernels {
   void (*scale)(float* values, int64_t count, float factor);
   void (*add)(float* values, const float* more, int64_t count, float factor);  // values += factor * more
   double (*sum_of_squares)(const float* values, int64_t count);
-  // One Adam or AdamW step (torch.optim's formulas) over flat arrays.
-  void (*adam)(float* parameters, const float* gradient, float* first, float* second, int64_t count,
+  // One Adam or AdamW step (torch.optim's formulas) over flat arrays; the new parameters go into `average` (or null).
+  void (*adam)(float* parameters, const float* gradient, float* first, float* second, float* average, int64_t count,
                const AdamSettings&);
 };
 
 // Floats of the tables of subset_tables for B [k, n].
 inline int64_t subset_table_size(int64_t k, int64_t n) { return (n + 15) / 16 * ((k + 3) / 4) * 256; }
+constexpr uint64_t kNoiseOfX = ~uint64_t{0}, kNoiseOfY = kNoiseOfX - 1;
 constexpr int64_t kSubsetScratch = 16 * 256;  // of subset_sums
 
 const Kernels& portable_kernels();

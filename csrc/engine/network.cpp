@@ -11,13 +11,14 @@ namespace mine_fast::engine {
 
 Network::Network(int64_t x_columns, int64_t y_columns, const std::vector<int64_t>& hidden,
                  const std::vector<int64_t>& activations, const std::vector<float>& slopes,
-                 const std::vector<float>& noise)
-    : x_width(x_columns), y_width(y_columns) {
+                 const std::vector<float>& noise, float noise_of_inputs)
+    : x_width(x_columns), y_width(y_columns), input_noise(noise_of_inputs) {
   const auto require = [](bool holds, const std::string& message) {
     if (!holds) throw std::invalid_argument(message);
   };
   require(x_width >= 1 && y_width >= 1,
           "x_width and y_width must be at least 1, got " + std::to_string(x_width) + " and " + std::to_string(y_width));
+  require(input_noise >= 0.f, "input_noise must not be negative, got " + std::to_string(input_noise));
   require(!hidden.empty(), "hidden must name at least one hidden layer");
   require(activations.size() == hidden.size() && slopes.size() == hidden.size() && noise.size() == hidden.size(),
           "activations, slopes and noise must have one entry for each of the " + std::to_string(hidden.size()) +

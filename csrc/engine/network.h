@@ -32,9 +32,10 @@ struct HiddenLayer {
 
 struct Network {
   Network(int64_t x_width, int64_t y_width, const std::vector<int64_t>& hidden, const std::vector<int64_t>& activations,
-          const std::vector<float>& slopes, const std::vector<float>& noise);
+          const std::vector<float>& slopes, const std::vector<float>& noise, float input_noise);
 
   int64_t x_width, y_width;
+  float input_noise;  // standard deviation added to the rows of x and y while training; see Step::gather
   std::vector<HiddenLayer> layers;
   int64_t output;      // where the output's weights begin
   int64_t size;        // floats of the padded parameters

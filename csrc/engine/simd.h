@@ -93,6 +93,17 @@ MINE_FAST_INLINE uint64_t positive_bits8(const float* p) {
 #endif
 }
 
+// Bit i: p[i] is not 0, for 8 floats.
+MINE_FAST_INLINE uint64_t nonzero_bits8(const float* p) {
+#if MINE_FAST_ISA >= 2 && defined(__x86_64__)
+  return static_cast<uint64_t>(_mm256_movemask_ps(_mm256_cmp_ps(_mm256_loadu_ps(p), _mm256_setzero_ps(), _CMP_NEQ_UQ)));
+#else
+  uint64_t bits = 0;
+  for (int i = 0; i < 8; ++i) bits |= static_cast<uint64_t>(p[i] != 0.f) << i;
+  return bits;
+#endif
+}
+
 // out [8, 8] = in [8, 8] transposed.
 MINE_FAST_INLINE void transpose8(const float* in, int64_t in_row, float* out, int64_t out_row) {
 #if MINE_FAST_ISA >= 2 && defined(__x86_64__)

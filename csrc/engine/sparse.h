@@ -119,5 +119,22 @@ void sparse_product(const Product& p, Masks masks) {
   }
 }
 
+int64_t nonzero_masks(const float* values, int64_t stride, int64_t rows, int64_t columns, uint64_t* words) {
+  int64_t set = 0;
+  for (int64_t i = 0; i < rows; ++i) {
+    const float* row = values + i * stride;
+    for (int64_t w = 0; w < mask_words(columns); ++w) {
+      const int64_t end = columns - w * 64 < 64 ? columns - w * 64 : 64;
+      uint64_t bits = 0;
+      int64_t c = 0;
+      for (; c + 8 <= end; c += 8) bits |= nonzero_bits8(row + w * 64 + c) << c;
+      for (; c < end; ++c) bits |= static_cast<uint64_t>(row[w * 64 + c] != 0.f) << c;
+      words[w * rows + i] = bits;
+      set += __builtin_popcountll(bits);
+    }
+  }
+  return set;
+}
+
 }  // namespace
 }  // namespace mine_fast::engine

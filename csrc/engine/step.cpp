@@ -51,8 +51,8 @@ Step::Step(const Network& network, const Kernels& kernels, int64_t batch, int64_
       loss_(loss),
       alpha_(alpha),
       pool_(pool),
-      x_batch_(batch * (network.x_width + 1)),
-      y_batch_(batch * network.y_width),
+      x_(kernels, batch, network.x_width + 1),
+      y_(kernels, batch, network.y_width),
       row_of_slot_(batch),
       x_part_(batch * network.layers[0].stride),
       y_part_(batch * network.layers[0].stride),
@@ -73,6 +73,8 @@ Step::Step(const Network& network, const Kernels& kernels, int64_t batch, int64_
   }
 }
 
+// Noise of the inputs is drawn once for each row of x and of y, not for each pair, so that the first layer stays one
+// product per row. In a shuffle every row occurs once: its pairs have independent noise, as if each drew its own.
 // The batch is kept in the order of the marginal shuffle's ranks ("slots"): the partner of slot p is then slot p + shift,
 // and every access of the first layer runs along memory.
 void Step::gather(const Data& data, const StepState& state) {
@@ -82,11 +84,18 @@ void Step::gather(const Data& data, const StepState& state) {
   for (int64_t i = 0; i < batch_; ++i) {
     const int64_t slot = shuffle.rank(i), row = order.apply(state.position + i);
     row_of_slot_[slot] = i;
-    float* x = x_batch_.data() + slot * (dx + 1);
+    float* x = x_.row(slot);
     std::copy_n(data.x + row * dx, dx, x);
     x[dx] = 1.f;
-    std::copy_n(data.y + row * dy, dy, y_batch_.data() + slot * dy);
+    float* y = y_.row(slot);
+    std::copy_n(data.y + row * dy, dy, y);
+    if (network_.input_noise > 0.f) {
+      kernels_.add_noise(x, dx, network_.input_noise, noise_, kNoiseOfX, static_cast<uint64_t>(i));
+      kernels_.add_noise(y, dy, network_.input_noise, noise_, kNoiseOfY, static_cast<uint64_t>(i));
+    }
   }
+  x_.look_for_zeros();
+  y_.look_for_zeros();
 }
 
 void Step::prepare_weights(const float* parameters) {
@@ -221,17 +230,15 @@ void Step::merge(const float* parameters) {
 // dW of the first layer: [X 1]^T x_rows and Y^T y_rows, a share of the columns of X and Y for each thread.
 void Step::first_layer_products() {
   const HiddenLayer& first = network_.layers[0];
-  const int64_t x_columns = network_.x_width + 1, y_columns = network_.y_width, threads = pool_.size();
+  const int64_t threads = pool_.size();
   float* out = gradient();
   pool_.run([&](int64_t t) {
-    const auto columns = [&](const float* batch, int64_t count, const float* rows, float* matrix) {
-      const int64_t begin = count * t / threads, end = count * (t + 1) / threads;
-      if (begin < end)
-        kernels_.product({end - begin, first.width, batch_, batch + begin, 1, count, rows, first.stride,
-                          matrix + begin * first.stride, first.stride, zeros_.data()});
+    const auto columns = [&](const InputRows& rows, const float* grad, float* matrix) {
+      rows.backward(rows.columns() * t / threads, rows.columns() * (t + 1) / threads, grad, first.width, first.stride,
+                    matrix, zeros_.data());
     };
-    columns(x_batch_.data(), x_columns, x_rows_.data(), out);
-    columns(y_batch_.data(), y_columns, workers_[0]->y_rows.data(), out + x_columns * first.stride);
+    columns(x_, x_rows_.data(), out);
+    columns(y_, workers_[0]->y_rows.data(), out + x_.columns() * first.stride);
   });
 }
 
@@ -247,12 +254,11 @@ Step::Result Step::compute(const Data& data, const float* parameters, const Step
   const float guess = static_cast<float>(loss_ == Loss::kMine ? state.log_ema : -INFINITY);
 
   pool_.run([&](int64_t t) {
-    const int64_t begin = workers_[t]->begin, rows = workers_[t]->end - begin;
-    const int64_t dx = network_.x_width, dy = network_.y_width, at = begin * first.stride;
-    kernels_.product({rows, first.width, dx + 1, x_batch_.data() + begin * (dx + 1), dx + 1, 1,
-                      network_.x_weights(parameters), first.stride, x_part_.data() + at, first.stride, zeros_.data()});
-    kernels_.product({rows, first.width, dy, y_batch_.data() + begin * dy, dy, 1, network_.y_weights(parameters),
-                      first.stride, y_part_.data() + at, first.stride, zeros_.data()});
+    const int64_t begin = workers_[t]->begin, end = workers_[t]->end, at = begin * first.stride;
+    x_.forward(begin, end, network_.x_weights(parameters), first.width, first.stride, x_part_.data() + at,
+               zeros_.data());
+    y_.forward(begin, end, network_.y_weights(parameters), first.width, first.stride, y_part_.data() + at,
+               zeros_.data());
   });
   pool_.run([&](int64_t t) { marginal_pass(*workers_[t], shuffle, guess); });
 

@@ -17,6 +17,7 @@
 #include "../log_mean_exp.h"
 #include "../shuffle.h"
 #include "buffer.h"
+#include "inputs.h"
 #include "kernels.h"
 #include "network.h"
 #include "threads.h"
@@ -93,10 +94,10 @@ class Step {
   const double alpha_;
   ThreadPool& pool_;
   std::vector<std::unique_ptr<Worker>> workers_;
-  Buffer<float> x_batch_, y_batch_;  // [B, dx + 1] with a column of ones, [B, dy]; by slot, not by row: see gather
-  Buffer<int64_t> row_of_slot_;      // [B]
-  Buffer<float> x_part_, y_part_;    // [B, stride], bias in x_part
-  Buffer<float> x_rows_;             // [B, stride], gradient of x_part
+  InputRows x_, y_;                // x with a column of ones; by slot, not by row: see gather
+  Buffer<int64_t> row_of_slot_;    // [B]
+  Buffer<float> x_part_, y_part_;  // [B, stride], bias in x_part
+  Buffer<float> x_rows_;           // [B, stride], gradient of x_part
   Buffer<float> transposed_, tables_, zeros_;
   StepWeights weights_{};
   NoiseKey noise_{};

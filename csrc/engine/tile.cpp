@@ -45,8 +45,8 @@ void Tile::finish_layer(size_t l, const NoiseKey* key, const int64_t* pair) {
   LayerBuffers& buffers = buffers_[l];
   if (layer.noise > 0.f && key != nullptr) {
     for (int64_t r = 0; r < rows_; ++r)
-      add_noise(buffers.hidden.data() + r * layer.stride, layer.width, layer.noise, *key, static_cast<int64_t>(l),
-                pair[r]);
+      kernels_.add_noise(buffers.hidden.data() + r * layer.stride, layer.width, layer.noise, *key, l,
+                         static_cast<uint64_t>(pair[r]));
   }
   if (layer.has_masks()) {
     buffers.set_bits = 0;

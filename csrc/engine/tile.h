@@ -11,7 +11,6 @@
 #include "buffer.h"
 #include "kernels.h"
 #include "network.h"
-#include "noise.h"
 
 namespace mine_fast::engine {
 

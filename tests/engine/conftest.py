@@ -27,12 +27,12 @@ class Case:
     """An engine, the torch run that it must equal, and data for both."""
 
     def __init__(self, module, x_width=2, y_width=3, hidden=(7, 5), activation=1, slope=0.1, loss=0, alpha=0.01,
-                 seed=3, noise=0.0, rows=97, scale=1.0, outer=1.0):  # fmt: skip
+                 seed=3, noise=0.0, input_noise=0.0, rows=97, scale=1.0, outer=1.0):  # fmt: skip
         depth = len(hidden)
         activations = list(activation) if isinstance(activation, tuple) else [activation] * depth
         settings = (x_width, y_width, list(hidden), activations, [slope] * depth)
-        self.engine = module.Engine(*settings, [noise] * depth, loss, alpha, seed)
-        self.torch = TorchRun(*settings, loss, alpha, seed, [noise] * depth)
+        self.engine = module.Engine(*settings, [noise] * depth, loss, alpha, seed, input_noise)
+        self.torch = TorchRun(*settings, loss, alpha, seed, [noise] * depth, input_noise)
         generator = torch.Generator().manual_seed(seed)
         parts = []
         widths = [x_width + y_width, *hidden, 1]

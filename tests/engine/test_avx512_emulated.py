@@ -11,6 +11,7 @@ import platform
 import build_engine
 import pytest
 from conftest import Case
+from test_activations import ACTIVATIONS, check_value_and_derivative
 from test_gradient import SHAPES, check_gradient
 
 pytestmark = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="x86-64 only")
@@ -37,3 +38,8 @@ def test_activations(emulated, activation):
     case = Case(emulated, activation=activation, hidden=(100, 33, 52), rows=257)
     case.engine.set_kernel("avx512")
     check_gradient(case, 257, 2)
+
+
+@pytest.mark.parametrize(("code", "name"), ACTIVATIONS)
+def test_activation_values(emulated, code, name):
+    check_value_and_derivative(emulated, "avx512", code, name)

@@ -100,10 +100,21 @@ def test_the_moving_average_corrects_the_gradient(case, kernel):
 
 
 @pytest.mark.parametrize("activation", [1, 3])
-def test_noise(case, kernel, activation):
-    made = case(noise=0.3, activation=activation, hidden=(7, 10))
+@pytest.mark.parametrize("input_noise", [0.0, 0.5])
+def test_noise(case, kernel, activation, input_noise):
+    made = case(noise=0.3, input_noise=input_noise, activation=activation, hidden=(7, 41), x_width=19)
     made.engine.set_kernel(kernel)
     check_gradient(made, 31, 2)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("widths", [(70, 1), (3, 129), (100, 64)], ids=str)
+def test_inputs_of_mostly_zeros(case, kernel, widths, threads):
+    made = case(x_width=widths[0], y_width=widths[1], rows=150, hidden=(33, 20))
+    made.engine.set_kernel(kernel)
+    for rows in (made.x, made.y):
+        rows[torch.rand(rows.shape, generator=torch.Generator().manual_seed(1)) < 0.8] = 0.0
+    check_gradient(made, 150, 2, threads)
 
 
 def test_sums_over_many_pairs_stay_accurate(case, kernel):

@@ -12,7 +12,20 @@ import pytest
 import torch
 from conftest import relative_error
 
-STATE = ("parameters", "adam_m", "adam_v", "adam_step", "log_ema", "offset", "epoch", "position")
+from mine_fast.steps import averaging_weight
+
+STATE = (
+    "parameters",
+    "adam_m",
+    "adam_v",
+    "adam_step",
+    "average",
+    "average_updates",
+    "log_ema",
+    "offset",
+    "epoch",
+    "position",
+)
 
 
 def state_of(engine):
@@ -83,15 +96,32 @@ def test_a_rate_for_each_step(case):
     assert relative_error(made.engine.parameters, made.torch.flat()) < 1e-4
 
 
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+@pytest.mark.parametrize("decay", [0.0, 0.6, 0.98])
+def test_the_average_of_the_weights_is_that_of_torch(case, decay, weight_decay):
+    made, stepped = case(hidden=(20, 9)), case(hidden=(20, 9))
+    settings = dict(learning_rates=1e-2, weight_decay=weight_decay)
+    made.engine.average = made.engine.parameters
+    wanted = torch.from_numpy(made.engine.parameters)
+    made.engine.train(*made.arrays, 60, 32, averaging=decay, **settings)
+    for update in range(1, 61):
+        stepped.engine.train(*stepped.arrays, 1, 32, **settings)
+        wanted.lerp_(torch.from_numpy(stepped.engine.parameters), averaging_weight(decay, update))
+    np.testing.assert_array_equal(made.engine.parameters, stepped.engine.parameters)  # it changes nothing else
+    np.testing.assert_allclose(made.engine.average, wanted.numpy(), rtol=1e-6, atol=1e-7)
+    assert made.engine.average_updates == 60
+    assert stepped.engine.average_updates == 0
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_run_continues_bit_for_bit(case, threads):
     whole, parts = case(rows=300, hidden=(40, 30)), case(rows=300, hidden=(40, 30))
-    losses = whole.engine.train(*whole.arrays, 30, 70, 2, 1e-2, threads=threads)
-    first = parts.engine.train(*parts.arrays, 11, 70, 2, 1e-2, threads=threads)
+    losses = whole.engine.train(*whole.arrays, 30, 70, 2, 1e-2, threads=threads, averaging=0.9)
+    first = parts.engine.train(*parts.arrays, 11, 70, 2, 1e-2, threads=threads, averaging=0.9)
     other = case(rows=300, hidden=(40, 30))
     for name, value in state_of(parts.engine).items():
         setattr(other.engine, name, value)
-    second = other.engine.train(*other.arrays, 19, 70, 2, 1e-2, threads=threads)
+    second = other.engine.train(*other.arrays, 19, 70, 2, 1e-2, threads=threads, averaging=0.9)
     np.testing.assert_array_equal(losses, np.concatenate([first, second]))
     assert_same_state(state_of(other.engine), state_of(whole.engine))
 
@@ -232,6 +262,7 @@ BAD = [
     (dict(steps=-1), ValueError, "steps must not be negative"),
     (dict(learning_rates=np.zeros(3)), ValueError, "learning_rates must be a number or an array"),
     (dict(betas=(1.0, 0.9)), ValueError, "betas must be in"),
+    (dict(averaging=1.0), ValueError, r"averaging must be in \[0, 1\) or None, got 1.0"),
     (dict(max_grad_norm=0.0), ValueError, "max_grad_norm must be positive"),
 ]
 

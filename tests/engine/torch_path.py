@@ -26,6 +26,7 @@ class TorchRun:
     alpha: float = 0.01
     seed: int = 0
     noise: list[float] | None = None
+    input_noise: float = 0.0
     dtype: torch.dtype = torch.float64
     layers: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     log_ema: Tensor = field(default_factory=lambda: torch.tensor(-math.inf, dtype=torch.float64))
@@ -79,6 +80,10 @@ class TorchRun:
         """The loss and the new log-EMA."""
         x, y = self.batch(x, y, size)
         rows = x.shape[0]
+        if self.input_noise > 0:
+            drawn = [normal_noise(self.seed, self.offset, side, torch.arange(rows), v.shape[1])
+                     for side, v in ((-1, x), (-2, y))]  # fmt: skip
+            x, y = (v + self.input_noise * n.to(self.dtype) for v, n in zip((x, y), drawn, strict=True))
         index = reference.shuffle_index(torch.tensor([self.seed, self.offset]), rows, shuffles)
         y_all = torch.cat([y[None], y[index]]).flatten(0, 1)
         x_all = x.expand(1 + shuffles, *x.shape).flatten(0, 1)
@@ -123,18 +128,24 @@ def _mix64(v: int) -> int:
     return v ^ (v >> 31)
 
 
+def _scrambled(h: np.ndarray) -> np.ndarray:
+    h = ((h ^ (h >> 16)) * 0x21F0AAAD) & 0xFFFFFFFF
+    h = ((h ^ (h >> 15)) * 0x735A2D97) & 0xFFFFFFFF
+    return h ^ (h >> 15)
+
+
 def normal_noise(seed: int, offset: int, layer: int, pairs: Tensor, width: int) -> Tensor:
     """csrc/engine/noise.h: standard normal values by counter, [pairs, width] float64."""
-    out = torch.empty(len(pairs), width + width % 2, dtype=torch.float64)
+    groups = (width + 15) // 16
+    out = np.empty((len(pairs), groups, 2, 8))
+    draws = np.arange(8 * groups, dtype=np.uint64).reshape(groups, 8)
     base = _mix64((seed + _GOLDEN) & _MASK)
     base = _mix64(base ^ ((offset * 0xD1342543DE82EF95 + layer * 0xAF251AF3B0F025B5) & _MASK))
     for row, pair in enumerate(pairs.tolist()):
         state = _mix64(base ^ ((pair * _GOLDEN) & _MASK))
-        for column in range(0, width, 2):
-            state = (state + _GOLDEN) & _MASK
-            bits = _mix64(state)
-            radius = math.sqrt(-2 * math.log(((bits >> 32) + 0.5) * 2.0**-32))
-            angle = 2 * math.pi * 2.0**-32 * (bits & 0xFFFFFFFF)
-            out[row, column] = radius * math.cos(angle)
-            out[row, column + 1] = radius * math.sin(angle)
-    return out[:, :width]
+        one = _scrambled((draws * 0x9E3779B9 + (state & 0xFFFFFFFF)) & 0xFFFFFFFF)
+        two = _scrambled(one ^ (state >> 32))
+        radius = np.sqrt(-2 * np.log(((one >> 9) + 0.5) * 2.0**-23))
+        angle = 2 * math.pi * 2.0**-32 * two
+        out[row] = np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1)
+    return torch.from_numpy(out.reshape(len(pairs), -1)[:, :width])
