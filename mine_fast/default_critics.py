@@ -111,20 +111,21 @@ class StackedCritic(nn.Module):
     Attributes:
         weights: [5], of each critic's scores.
         offsets: [5], each one's log mean exp over marginal pairs, which is taken off its scores.
-        floor: [], below which no score counts, lest one pair that no row of the training was like decide the mean.
+        floor, ceiling: [], [5], beyond which no score counts, lest one pair that no row before was like decide a mean.
     """
 
     hidden = (64, 64, 64)
     weights: Tensor
     offsets: Tensor
     floor: Tensor
+    ceiling: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.inputs = PairInputs()
         self.without_waves = nn.Sequential()
         self.with_waves = nn.Sequential()
-        for name, shape in (("weights", (5,)), ("offsets", (5,)), ("floor", ())):
+        for name, shape in (("weights", (5,)), ("offsets", (5,)), ("floor", ()), ("ceiling", (5,))):
             self.register_buffer(name, torch.zeros(shape, device="cpu", dtype=torch.float32))
 
     def prepare(self, x: Tensor, y: Tensor, generator: torch.Generator) -> StackedCritic:
@@ -160,12 +161,12 @@ class StackedCritic(nn.Module):
 
     def score_features(self, x_features: Tensor, y_features: Tensor) -> Tensor:
         """Scores [N] of features of `inputs`."""
-        scores = self.member_scores(x_features, y_features)
-        return self.weights @ torch.maximum(scores - self.offsets[:, None], self.floor)
+        return self.weights @ self.limited(self.member_scores(x_features, y_features))
 
-    def floored(self, scores: Tensor, member: int) -> Tensor:
-        """Scores of one critic as they enter the sum."""
-        return torch.maximum(scores - self.offsets[member], self.floor)
+    def limited(self, scores: Tensor) -> Tensor:
+        """Scores [5, N] of the critics as they enter the sum."""
+        offset, ceiling = self.offsets.to(scores.dtype)[:, None], self.ceiling.to(scores.dtype)[:, None]
+        return torch.minimum((scores - offset).clamp_min(float(self.floor)), ceiling)
 
 
 def is_default(critic: object) -> bool:

@@ -163,10 +163,9 @@ def _weigh(critic: StackedCritic, features: PairSource, fold: Fold) -> Tensor:
     critic.offsets = critic.weights.new_tensor([s.log_mean_exp for s in scores])
     # Where none of n pairs fell, the joint probability is about 1 / n (Laplace's rule), and no ratio to be known lower.
     critic.floor.fill_(-math.log(fold.train.numel()))
-    joint, marginal = (
-        torch.stack([critic.floored(s, i) for i, s in enumerate(side)])
-        for side in ([s.joint for s in scores], [s.marginal.flatten() for s in scores])
-    )
+    joint, marginal = torch.stack([s.joint for s in scores]), torch.stack([s.marginal.flatten() for s in scores])
+    critic.ceiling = joint.amax(1).to(critic.offsets) - critic.offsets
+    joint, marginal = critic.limited(joint), critic.limited(marginal)
     weights = stacking_weights(joint, marginal)
     critic.weights.copy_(weights)
     return torch.logsumexp(weights @ marginal, 0) - math.log(marginal.shape[1])

@@ -2,8 +2,8 @@
 
 T = sum_m w_m T_m is a critic like any other, and the DV bound is concave in w: Newton's method finds the best weights
 in a few steps (stacking: Wolpert 1992). A critic that fits badly gets little weight, an overconfident one is shrunk.
-Weights are not negative (Breiman 1996): critics of one dependence score much alike, and without that few rows are
-fitted by large weights of either sign.
+The weights are not negative (Breiman 1996) and sum to 1 at most: critics of one dependence score much alike, and
+without that a few rows are fitted by large weights of either sign, or by scores blown up.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ RIDGE = 1e-3
 
 
 def stacking_weights(joint: Tensor, marginal: Tensor) -> Tensor:
-    """Weights [M], none negative, that maximise mean(w . joint) - log mean exp(w . marginal) - RIDGE |w|^2.
+    """Weights [M], w >= 0 and sum w <= 1, that maximise mean(w . joint) - log mean exp(w . marginal) - RIDGE |w|^2.
 
     Args:
         joint: [M, n], scores of M critics on joint pairs, float64.
@@ -28,14 +28,20 @@ def stacking_weights(joint: Tensor, marginal: Tensor) -> Tensor:
 
     >>> _ = torch.manual_seed(0)
     >>> joint, marginal = torch.randn(1000, dtype=torch.float64) + 1, torch.randn(20_000, dtype=torch.float64)
-    >>> w = stacking_weights(torch.stack([joint, -joint]), torch.stack([marginal, -marginal]))
-    >>> abs(float(w[0]) - 1) < 0.1, float(w[1])   # x is the log density ratio of N(1, 1) to N(0, 1), up to a constant
+    >>> w = stacking_weights(torch.stack([2 * joint, -joint]), torch.stack([2 * marginal, -marginal]))
+    >>> abs(float(w[0]) - 0.5) < 0.05, float(w[1])   # x + c is the log density ratio of N(1, 1) to N(0, 1)
     (True, 0.0)
     """
+    weights = _not_negative(joint, marginal, total=None)
+    return weights if float(weights.sum()) <= 1 else _not_negative(joint, marginal, total=1.0)
+
+
+def _not_negative(joint: Tensor, marginal: Tensor, total: float | None) -> Tensor:
+    """The weights of the given sum, or of any: critics that would get a negative one are left out, worst first."""
     weights = joint.new_zeros(joint.shape[0])
     kept = list(range(joint.shape[0]))
     while kept:
-        found = _maximum(joint[kept], marginal[kept])
+        found = _maximum(joint[kept], marginal[kept], total)
         if bool((found >= 0).all()):
             weights[kept] = found
             break
@@ -43,22 +49,29 @@ def stacking_weights(joint: Tensor, marginal: Tensor) -> Tensor:
     return weights
 
 
-def _maximum(joint: Tensor, marginal: Tensor) -> Tensor:
-    """The weights of either sign, by Newton's method."""
+def _maximum(joint: Tensor, marginal: Tensor, total: float | None) -> Tensor:
+    """The weights of either sign, by Newton's method; of a given sum, by its steps along that."""
 
     def objective(w: Tensor) -> float:
         bound = (w @ joint).mean() - torch.logsumexp(w @ marginal, 0) + math.log(marginal.shape[1])
         return float(bound - RIDGE * (w @ w))
 
-    w = joint.new_zeros(joint.shape[0])
+    count = joint.shape[0]
+    w = joint.new_full((count,), (total or 0.0) / count)
     value = objective(w)
+    system = joint.new_ones(count + 1, count + 1)  # the curvature, bordered by the multiplier of the sum
+    system[-1, -1] = 0
     for _ in range(50):
         tilted = torch.softmax(w @ marginal, 0)
         mean = marginal @ tilted
         gradient = joint.mean(1) - mean - 2 * RIDGE * w
         curvature = (marginal * tilted) @ marginal.T - torch.outer(mean, mean)
         curvature.diagonal().add_(2 * RIDGE)
-        step = torch.linalg.solve(curvature, gradient)
+        if total is None:
+            step = torch.linalg.solve(curvature, gradient)
+        else:
+            system[:-1, :-1] = curvature
+            step = torch.linalg.solve(system, torch.cat([gradient, gradient.new_zeros(1)]))[:-1]
         while (ahead := objective(w + step)) < value and float(step.abs().max()) > 1e-9:
             step = step / 2
         if ahead - value < 1e-9:

@@ -153,13 +153,15 @@ def train_critic(
     make = NativeSteps if use_engine(settings.engine, obstacle) else TorchSteps
     steps: Steps = make(mine, source, train_rows, settings, seed)
     history = FoldHistory()
+    # Beyond some thousand pairs it is the rows that make a validation uncertain.
+    shuffles = min(8, max(2, 8000 // validation_rows.numel()))
     best_bound, best_state = -math.inf, copy.deepcopy(mine.state_dict())
 
     def validate(step: int, train: float) -> None:
         nonlocal best_bound, best_state
         with steps.averaged():
             mine.eval()
-            scores = held_out_scores(score, source, validation_rows, seed, shuffles=8)
+            scores = held_out_scores(score, source, validation_rows, seed, shuffles)
             bound = scores.limited(ESTIMATE_TAIL_ROWS).dv_bound()
             if not math.isfinite(bound) or (step > 0 and not math.isfinite(train)):
                 raise DivergenceError(
