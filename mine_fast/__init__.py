@@ -35,7 +35,7 @@ _HOMES = {
 
 
 #: Submodules that are public by themselves.
-_SUBMODULES = ("ops", "reference")
+_SUBMODULES = ("bounds", "ops", "reference")
 
 
 def __getattr__(name: str) -> Any:

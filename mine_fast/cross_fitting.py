@@ -30,7 +30,14 @@ from mine_fast.inputs import QuantileInputs
 from mine_fast.repeats import duplicate_groups
 from mine_fast.result import Flag, History, MIResult
 from mine_fast.splitting import split_folds, split_off
-from mine_fast.training import FoldHistory, TrainingSettings, fitting_threads, train_critic
+from mine_fast.training import (
+    LEVEL_ROWS_TO_READ,
+    FoldHistory,
+    TrainingSettings,
+    fitting_threads,
+    free_level,
+    train_critic,
+)
 
 if TYPE_CHECKING:
     from mine_fast.loss import DVLoss
@@ -76,7 +83,7 @@ def cross_fit(
     if settings.folds > rows // 4:
         raise ValueError(f"folds must leave at least 4 rows in each, got {settings.folds} folds for {rows} rows")
     flags, degenerate = constants(source)
-    used = {**dataclasses.asdict(settings), "loss": mine.loss, "alpha": mine.alpha}
+    used = {**dataclasses.asdict(settings), "loss": mine.loss, "alpha": mine.alpha, "clip": mine.clip}
     if degenerate:
         return _independent_result(rows, flags, seed, used, time.perf_counter() - started), None, mine.log_ema
 
@@ -143,7 +150,9 @@ def _fit_fold(
     seeded = contextlib.nullcontext() if critic_layers(loss.T, loss.method) else _seeded(seed, loss.log_ema.device)
     with seeded, fitting_threads(parameters, (1 + settings.shuffles) * settings.batch_size):
         history = train_critic(loss, score, fold_source, train, validation, settings, seed, report)
-        return critic, loss.log_ema, history, held_out_scores(score, fold_source, held_out, seed, shuffles)
+        level = free_level(loss, score, fold_source, train[:LEVEL_ROWS_TO_READ])
+        scores = held_out_scores(score, fold_source, held_out, seed, shuffles, level)
+        return critic, loss.log_ema, history, scores
 
 
 #: Held by the fit that has seeded torch's global generators: there is one set of them for all threads.
