@@ -1,6 +1,7 @@
 """Mutual information estimation with neural critics (MINE), fast, with error bars, on CPU and CUDA.
 
     r = mine_fast.estimate(x, y)                        two arrays in, a number with its error out
+    r = mine_fast.conditional(x, y, z)                  I(X;Y|Z), likewise
     r = mine_fast.MINE(T, method="concat").fit(x, y)    the same for a critic of one's own
     loss = mine_fast.MINE(T)(x, z)                      minus the bound on a batch, for a training loop of one's own
 
@@ -13,13 +14,24 @@ from typing import TYPE_CHECKING, Any
 from mine_fast._version import __version__
 
 if TYPE_CHECKING:
+    from mine_fast.conditioning import conditional
     from mine_fast.critics import MLPCritic
     from mine_fast.errors import DivergenceError
     from mine_fast.estimator import MINE, estimate
     from mine_fast.result import Flag, MIResult
     from mine_fast.training import TrainingSettings
 
-__all__ = ["MINE", "DivergenceError", "Flag", "MIResult", "MLPCritic", "TrainingSettings", "__version__", "estimate"]
+__all__ = [
+    "MINE",
+    "DivergenceError",
+    "Flag",
+    "MIResult",
+    "MLPCritic",
+    "TrainingSettings",
+    "__version__",
+    "conditional",
+    "estimate",
+]
 
 # Names are fetched at first use: `mine-fast --help` does not wait for torch, and `mine-fast info` still answers where
 # the compiled library does not load.
@@ -30,6 +42,7 @@ _HOMES = {
     "MIResult": "result",
     "MLPCritic": "critics",
     "TrainingSettings": "training",
+    "conditional": "conditioning",
     "estimate": "estimator",
 }
 

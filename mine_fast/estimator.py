@@ -232,11 +232,11 @@ class MINE(DVLoss):
             source = pair_source(x, y, allow_nd=self._takes_nd, recode=self.T is None or isinstance(self.T, MLPCritic))
             if self.T is not None and not isinstance(self.T, MLPCritic):
                 self._materialize(*source.rows(torch.arange(MINIMUM_ROWS)))
-            result, critic, log_ema = cross_fit(self, source, seed, device, progress, settings)
-            if critic is not None:
-                self._take_over(critic)
-                self.log_ema.copy_(log_ema)
-        return result
+            fitted = cross_fit(self, source, seed, device, progress, settings)
+            if fitted.critic is not None:
+                self._take_over(fitted.critic)
+                self.log_ema.copy_(fitted.log_ema)
+        return fitted.result
 
     def _take_over(self, critic: nn.Module) -> None:
         """Let T be a fold's critic: the default one itself, the weights of a caller's."""
