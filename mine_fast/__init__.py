@@ -1,6 +1,7 @@
 """Mutual information estimation with neural critics (MINE), fast, with error bars, on CPU and CUDA.
 
     r = mine_fast.estimate(x, y)                        two arrays in, a number with its error out
+    r = mine_fast.conditional(x, y, z)                  I(X;Y|Z), likewise
     r = mine_fast.MINE(T, method="concat").fit(x, y)    the same for a critic of one's own
     loss = mine_fast.MINE(T)(x, z)                      minus the bound on a batch, for a training loop of one's own
 
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mine_fast._version import __version__
 
 if TYPE_CHECKING:
+    from mine_fast.conditioning import conditional
     from mine_fast.default_critics import MLPCritic
     from mine_fast.errors import DivergenceError
     from mine_fast.estimator import MINE, estimate
@@ -29,6 +31,7 @@ __all__ = [
     "MLPCritic",
     "TrainingSettings",
     "__version__",
+    "conditional",
     "estimate",
 ]
 
@@ -42,12 +45,13 @@ _HOMES = {
     "MIResult": "result",
     "MLPCritic": "default_critics",
     "TrainingSettings": "training",
+    "conditional": "conditioning",
     "estimate": "estimator",
 }
 
 
 #: Submodules that are public by themselves.
-_SUBMODULES = ("ops", "reference")
+_SUBMODULES = ("bounds", "ops", "reference")
 
 
 def __getattr__(name: str) -> Any:

@@ -23,6 +23,7 @@ _EXAMPLES = """
 examples:
   mine-fast estimate data.csv --x height,weight --y age
   mine-fast estimate data.csv --x 0:10 --y -1 --json
+  mine-fast estimate data.csv --x dose --y outcome --given age,sex --bits
   mine-fast estimate arrays.npz --x images --y labels --plot result.png
 """
 
@@ -59,7 +60,7 @@ def _joined(arguments: Sequence[str]) -> list[str]:
     """The arguments with `--x -2,-1` as `--x=-2,-1`: argparse would take columns from the end for an option."""
     joined: list[str] = []
     for argument in arguments:
-        if joined and joined[-1] in ("--x", "--y") and re.match(r"-\d", argument):
+        if joined and joined[-1] in ("--x", "--y", "--given") and re.match(r"-\d", argument):
             joined[-1] += f"={argument}"
         else:
             joined.append(argument)
@@ -91,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
 
     estimate = commands.add_parser(
         "estimate",
-        help="estimate I(X;Y) between columns of a file",
+        help="estimate I(X;Y) or I(X;Y|Z) between columns of a file",
         description="Estimate the mutual information between columns of a file, with its standard error.",
         epilog=_COLUMNS,
     )
@@ -101,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     estimate.add_argument("--x", metavar="COLS", required=True, help="columns of x, see below")
     estimate.add_argument("--y", metavar="COLS", required=True, help="columns of y")
+    estimate.add_argument("--given", metavar="COLS", help="columns of z: estimate I(X;Y|Z), what y tells beyond them")
     estimate.add_argument("--json", action="store_true", help="print JSON, and nothing else, on stdout")
     estimate.add_argument("--bits", action="store_true", help="print bits first instead of nats (JSON has both)")
     estimate.add_argument("--plot", metavar="OUT.png", type=Path, help="draw the training curves and scores to a file")
@@ -128,7 +130,7 @@ def _estimate(options: argparse.Namespace) -> int:
 
     if options.plot is not None:
         _check_plot(options.plot)
-    table = read_table(options.file, options.x, options.y)
+    table = read_table(options.file, options.x, options.y, options.given)
     if not options.json:
         for note in table.notes:
             print(f"mine-fast: note: {note}", file=sys.stderr)
@@ -138,10 +140,14 @@ def _estimate(options: argparse.Namespace) -> int:
     from mine_fast.errors import DivergenceError
 
     bar = ProgressBar(sys.stderr) if sys.stderr.isatty() and not options.no_progress else None
+    estimate: Any = mine_fast.estimate
+    samples = [table.x, table.y]
+    if table.given is not None:
+        estimate = mine_fast.conditional
+        samples.append(table.given)
     try:
-        result = mine_fast.estimate(
-            table.x,
-            table.y,
+        result = estimate(
+            *samples,
             seed=options.seed,
             device=device,
             folds=options.folds,
@@ -165,6 +171,7 @@ def _estimate(options: argparse.Namespace) -> int:
             "file": str(options.file),
             "x_columns": table.x_names,
             "y_columns": table.y_names,
+            "given_columns": table.given_names,
             "notes": table.notes,
         }
         print(json.dumps({**result.to_dict(), **source}, indent=2, allow_nan=False))

@@ -14,7 +14,7 @@ __all__ = ["Table", "column_numbers", "in_both", "listed", "name_of", "names_tha
 
 
 class Table(NamedTuple):
-    """Two samples read from a file.
+    """Two samples read from a file, or three.
 
     Attributes:
         x: [N, dx] numbers.
@@ -22,6 +22,8 @@ class Table(NamedTuple):
         x_names: the columns of x by name or number.
         y_names: those of y.
         notes: what the reader decided by itself, a sentence each.
+        given: [L, dz] numbers, the columns that are known already; None where none were asked for.
+        given_names: those by name or number.
     """
 
     x: np.ndarray
@@ -29,6 +31,8 @@ class Table(NamedTuple):
     x_names: tuple[str, ...]
     y_names: tuple[str, ...]
     notes: tuple[str, ...]
+    given: np.ndarray | None = None
+    given_names: tuple[str, ...] = ()
 
 
 def column_numbers(spec: str, names: Sequence[str] | None, width: int, where: str) -> list[int]:

@@ -6,6 +6,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,7 +32,7 @@ from mine_fast.training import TrainingSettings
 if TYPE_CHECKING:
     from mine_fast.loss import DVLoss
 
-__all__ = ["Progress", "cross_fit"]
+__all__ = ["CrossFit", "Progress", "cross_fit", "independent_result"]
 
 #: progress(steps done, steps in all, latest validation bound)
 Progress = Callable[[int, int, float], None]
@@ -44,6 +45,25 @@ MAX_VALIDATION_ROWS = 8192
 
 #: Scores kept on the result for its histograms.
 KEPT_SCORES = 10_000
+
+
+@dataclass(frozen=True)
+class CrossFit:
+    """A result, and what it was read off.
+
+    Attributes:
+        result: the estimate.
+        critic: the first fold's; None: a variable is constant, nothing had to be trained, and the lists are empty.
+        log_ema: of the first fold.
+        scores: of every fold's held-out rows, which are the same for the same number of rows, seed, folds and copies.
+        groups: int64 [n] of the rows of each fold, equal for copies of one measurement; None: no copies.
+    """
+
+    result: MIResult
+    critic: nn.Module | None
+    log_ema: Tensor
+    scores: list[HeldOutScores]
+    groups: list[Tensor | None]
 
 
 def training_settings(given: dict[str, Any]) -> TrainingSettings:
@@ -62,8 +82,21 @@ def cross_fit(
     device: torch.device | str | None,
     progress: Progress | None,
     given: dict[str, Any],
-) -> tuple[MIResult, nn.Module | None, Tensor]:
-    """The work of `MINE.fit`: the result, and the first fold's critic and log-EMA (None: nothing had to be trained)."""
+    names: tuple[str, str] = ("x", "y"),
+    copies: PairSource | None = None,
+) -> CrossFit:
+    """The work of `MINE.fit`.
+
+    Args:
+        mine: what trains, from its start in every fold.
+        source: the rows.
+        seed: see `MINE.fit`.
+        device: see `MINE.fit`.
+        progress: see `MINE.fit`.
+        given: the settings.
+        names: what the flags call the two variables.
+        copies: as many rows, copies of which are kept in one fold; None: `source`.
+    """
     settings = training_settings(given)
     started = time.perf_counter()
     rows = len(source)
@@ -71,13 +104,14 @@ def cross_fit(
         raise ValueError(f"x and y need at least {MINIMUM_ROWS_TO_FIT} rows to train and to hold out, got {rows}")
     if settings.folds > rows // 4:
         raise ValueError(f"folds must leave at least 4 rows in each, got {settings.folds} folds for {rows} rows")
-    flags, degenerate = constants(source)
-    used = {**dataclasses.asdict(settings), "loss": mine.loss, "alpha": mine.alpha}
+    flags, degenerate = constants(source, names)
+    used = {**dataclasses.asdict(settings), "loss": mine.loss, "alpha": mine.alpha, "clip": mine.clip}
     if degenerate:
-        return _independent_result(rows, flags, seed, used, time.perf_counter() - started), None, mine.log_ema
+        result = independent_result(rows, flags, seed, used, time.perf_counter() - started)
+        return CrossFit(result, None, mine.log_ema, [], [])
 
-    groups = duplicate_groups(source)
-    flags += [flag for flag in (deterministic(source, seed), duplicate_rows(groups)) if flag is not None]
+    groups = duplicate_groups(source if copies is None else copies)
+    flags += [flag for flag in (deterministic(source, seed, names), duplicate_rows(groups)) if flag is not None]
     folds = split_folds(rows, settings.folds, seed, groups)
     per_fold = trainings(mine) * settings.steps
     fits: list[FoldFit] = []
@@ -95,18 +129,18 @@ def cross_fit(
         fits.append(fit_fold(mine, source, fold, settings, device, report))
     critic = fits[0].critic
     if isinstance(critic, MLPCritic | StackedCritic):
-        read = (("x", critic.inputs.x), ("y", critic.inputs.y))
+        read = zip(names, (critic.inputs.x, critic.inputs.y), strict=True)
         flags += [flag for name, side in read if (flag := many_levels(name, side.many_levels))]
     fold_groups = [None if groups is None else groups[fold] for fold in folds]
     result = _combine(fits, fold_groups, flags, seed, used, time.perf_counter() - started)
-    return result, critic, fits[0].log_ema
+    return CrossFit(result, critic, fits[0].log_ema, [fit.scores for fit in fits], fold_groups)
 
 
 def _fold_seed(seed: int, fold: int) -> int:
     return (seed * 1_000_003 + fold + 1) % 2**62
 
 
-def _independent_result(rows: int, flags: list[Flag], seed: int, settings: dict[str, Any], seconds: float) -> MIResult:
+def independent_result(rows: int, flags: list[Flag], seed: int, settings: dict[str, Any], seconds: float) -> MIResult:
     """A constant is independent of everything: MI is 0, known without an error."""
     return MIResult(
         mi=0.0,

@@ -24,22 +24,22 @@ _DELIMITERS = ",;\t"
 _MISSING = ("", "na", "n/a", "#n/a", "null", "none", "-", "?")
 
 
-def read_csv(path: Path, x_columns: str, y_columns: str) -> Table:
-    """Read two sets of columns from UTF-8 text separated by commas, semicolons or tabs; see `read_table`.
+def read_csv(path: Path, x_columns: str, y_columns: str, given_columns: str | None = None) -> Table:
+    """Read sets of columns from UTF-8 text separated by commas, semicolons or tabs; see `read_table`.
 
     Raises:
         ValueError: the message names file, line and column.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as lines:
-            return _read_rows(path, lines, x_columns, y_columns)
+            return _read_rows(path, lines, x_columns, y_columns, given_columns)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}{_undecodable(path)}: not UTF-8 text; save it as UTF-8") from error
     except csv.Error as error:
         raise ValueError(f"{path}: not a readable csv file ({error}); is a quotation mark left open?") from error
 
 
-def _read_rows(path: Path, lines: IO[str], x_columns: str, y_columns: str) -> Table:
+def _read_rows(path: Path, lines: IO[str], x_columns: str, y_columns: str, given_columns: str | None) -> Table:
     delimiter = _delimiter(lines)
     lines.seek(0)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
@@ -57,9 +57,10 @@ def _read_rows(path: Path, lines: IO[str], x_columns: str, y_columns: str) -> Ta
         notes.append(f"no header line in {path}: its columns are numbered 0 to {width - 1}")
     x_numbers = column_numbers(x_columns, header, width, f"x: {path}")
     y_numbers = column_numbers(y_columns, header, width, f"y: {path}")
-    for spec in dict.fromkeys((x_columns, y_columns)):
-        notes += names_that_are_numbers(spec, header, width)
-    wanted = list(dict.fromkeys(x_numbers + y_numbers))
+    given_numbers = [] if given_columns is None else column_numbers(given_columns, header, width, f"given: {path}")
+    for spec in dict.fromkeys((x_columns, y_columns, given_columns)):
+        notes += [] if spec is None else names_that_are_numbers(spec, header, width)
+    wanted = list(dict.fromkeys(x_numbers + y_numbers + given_numbers))
     columns = [_Column(path, name_of(number, header)) for number in wanted]
 
     values = array("d")  # row after row
@@ -93,6 +94,8 @@ def _read_rows(path: Path, lines: IO[str], x_columns: str, y_columns: str) -> Ta
         x_names,
         tuple(name_of(number, header) for number in y_numbers),
         (*notes, *in_both(x_numbers, y_numbers, x_names)),
+        None if given_columns is None else table[:, [place_of[number] for number in given_numbers]],
+        tuple(name_of(number, header) for number in given_numbers),
     )
 
 

@@ -32,7 +32,7 @@ GROWTH = 1.8
 DISTINCT = 0.95
 
 
-def deterministic(source: PairSource, seed: int) -> Flag | None:
+def deterministic(source: PairSource, seed: int, names: tuple[str, str] = ("x", "y")) -> Flag | None:
     """The flag of a pair of which one is a function of the other, as far as some random rows can tell.
 
     Reaches maps that a local linear fit to neighbours among `ROWS` rows can follow: smooth ones of a variable of one or
@@ -41,10 +41,11 @@ def deterministic(source: PairSource, seed: int) -> Flag | None:
     Args:
         source: the rows.
         seed: of the choice of rows.
+        names: what the flag calls the two variables.
     """
     index = torch.randperm(len(source), generator=torch.Generator("cpu").manual_seed(seed), device="cpu")[:ROWS]
     x, y = (side.detach().flatten(1).double().cpu() for side in source.rows(index))
-    for name, values, other, given in (("y", y, "x", x), ("x", x, "y", y)):
+    for name, values, other, given in ((names[1], y, names[0], x), (names[0], x, names[1], y)):
         if is_function_of(values, given):
             return Flag(
                 "deterministic",

@@ -29,25 +29,27 @@ __all__ = ["MINE", "estimate"]
 class MINE(DVLoss):
     """Mutual Information Neural Estimation (Belghazi et al. 2018, arXiv 1801.04062) around a critic T.
 
-    A drop-in for mine-pytorch's `Mine`: the same arguments in the same order, the same values and gradients, kept in
-    the log domain. As a loss it is called with a batch; as an estimator it is given the data.
+    A drop-in for mine-pytorch's `Mine`: the same arguments in the same order, values and gradients, in the log domain.
+    As a loss it is called with a batch; as an estimator it is given the data.
 
     Args:
         T: critic; gives each pair one score, [B] or [B, 1]. None: a default critic, made from the data by `fit`.
-        loss: "mine" (bias-corrected gradient), "mine_biased", or "fdiv" (the NWJ bound).
+        loss: "mine" (bias-corrected gradient), "mine_biased", "fdiv" or "nwj" (the NWJ bound, two names of one), "js",
+            "infonce" or "smile" (see `mine_fast.bounds` for what each trains on and which bound it gives).
         alpha: weight of a batch in the moving average of E_marginal[exp T] that corrects the gradient, in (0, 1].
         method: None: T is called as T(x, z); "concat": as T(torch.cat([x, z], 1)).
         shuffles: marginal pairs per row. More are less noise at the cost of their scores. None: 1 in `forward` and
-            `optimize`, as many as `TrainingSettings` says in `fit`.
+            `optimize` (15 for "infonce", which ends at log 16), as many as `TrainingSettings` says in `fit`.
         seed: of the marginal pairs, and of `fit`. None draws one from torch's generator, so `torch.manual_seed` covers
             it; `fit` then takes 0.
+        clip: marginal scores are clipped to [-clip, clip] in the value of "smile"; no other loss reads it.
 
     Attributes:
         log_ema: buffer [], the moving average as its logarithm; -inf before the first training batch.
         shuffle_key: buffer int64 [2], (seed, offset) of the next marginal shuffle.
 
     Raises:
-        ValueError: unknown loss or method, alpha outside (0, 1], shuffles below 1.
+        ValueError: unknown loss or method, alpha outside (0, 1], shuffles below 1, clip not above 0.
         TypeError: T is not callable.
 
     >>> import torch, mine_fast
@@ -173,9 +175,7 @@ class MINE(DVLoss):
         x, y = as_pair(x, y, allow_nd=self._takes_nd, names=names)
         if is_default(self.T):
             return x, y  # whose ranks want all digits
-        like = _first_parameter(self.T)
-        if like is None:
-            like = torch.empty(0, device=x.device)
+        like: Tensor = next(self.parameters(), torch.empty(0, device=x.device))  # a function T has none
         return cast(x, like, names[0]), cast(y, like, names[1])
 
     def fit(
@@ -194,6 +194,8 @@ class MINE(DVLoss):
         from T's weights as they were before an earlier `fit` or `optimize` of this module: training then, on rows that
         are held out now, does not count. (Weights that were loaded into this module, or trained by a loop of the
         caller's own, do.) Afterwards T holds the weights of the first fold's critic.
+        Whatever the loss, the estimate is the DV bound on held-out rows, with scores of "infonce", which are right up
+        to a function of x, taken relative to log mean exp T(x, y_j) over 256 training rows j.
 
         Args:
             x: [N, dx] or [N], numpy, torch or pandas; or a map-style Dataset of pairs (x_i, y_i), or a DataLoader
@@ -231,11 +233,11 @@ class MINE(DVLoss):
             source = pair_source(x, y, allow_nd=self._takes_nd, recode=is_default(self.T))
             if not is_default(self.T):
                 self._materialize(*source.rows(torch.arange(MINIMUM_ROWS)))
-            result, critic, log_ema = cross_fit(self, source, seed, device, progress, settings)
-            if critic is not None:
-                self._take_over(critic)
-                self.log_ema.copy_(log_ema)
-        return result
+            fitted = cross_fit(self, source, seed, device, progress, settings)
+            if fitted.critic is not None:
+                self._take_over(fitted.critic)
+                self.log_ema.copy_(fitted.log_ema)
+        return fitted.result
 
     def _take_over(self, critic: nn.Module) -> None:
         """Let T be a fold's critic: the default one itself, the weights of a caller's."""
@@ -259,6 +261,7 @@ def estimate(
     *,
     loss: str = "mine",
     alpha: float = 0.01,
+    clip: float = 5.0,
     seed: int = 0,
     device: torch.device | str | None = None,
     progress: Progress | None = None,
@@ -274,6 +277,7 @@ def estimate(
         y: [N, dy] or [N].
         loss: see `MINE`.
         alpha: see `MINE`.
+        clip: see `MINE`.
         seed: of the split, the weights, the batches and the shuffles: the same seed gives the same result.
         device: where to compute; None: where the data is.
         progress: called as progress(steps done, steps in all, latest validation bound).
@@ -293,9 +297,5 @@ def estimate(
     True
     """
     with ordinary_autograd(), torch.device("cpu"):
-        mine = MINE(loss=loss, alpha=alpha, seed=seed)
+        mine = MINE(loss=loss, alpha=alpha, seed=seed, clip=clip)
     return mine.fit(x, y, seed=seed, device=device, progress=progress, **settings)
-
-
-def _first_parameter(critic: object) -> Tensor | None:
-    return next(critic.parameters(), None) if isinstance(critic, nn.Module) else None

@@ -17,7 +17,14 @@ from mine_fast import ops
 from mine_fast.data import PairSource
 from mine_fast.errors import DivergenceError
 
-__all__ = ["HeldOutScores", "held_out_scores", "permutation_p_value", "score_rows"]
+__all__ = [
+    "HeldOutScores",
+    "held_out_scores",
+    "influence_variance",
+    "level_of_rows",
+    "permutation_p_value",
+    "score_rows",
+]
 
 #: Rows that are shuffled among each other; bounds the memory of a source that does not fit it.
 CHUNK_ROWS = 8192
@@ -87,12 +94,7 @@ class HeldOutScores:
         Args:
             groups: int64 [n], equal for copies of one measurement, which move the bound together; None: no copies.
         """
-        influence = self.influence()
-        if groups is not None:
-            _, group_of = torch.unique(groups, return_inverse=True)
-            influence = torch.zeros(int(group_of.max()) + 1, dtype=influence.dtype).index_add_(0, group_of, influence)
-        measurements = influence.numel()
-        return float((influence**2).sum()) / self.rows**2 * measurements / max(1, measurements - 1)  # Bessel's
+        return influence_variance(self.influence(), groups)
 
     def effective_sample_size(self) -> float:
         """(sum w)^2 / sum w^2 of the marginal weights w = exp T, summed over the shuffles of a row: at most n."""
@@ -126,6 +128,24 @@ class HeldOutScores:
         return float(below[first]) - math.log(rest) if rest > 0 else float(scores[first])
 
 
+def influence_variance(influence: Tensor, groups: Tensor | None = None) -> float:
+    """The variance of an estimate that every row moves by its `influence` [n] over n.
+
+    Args:
+        influence: [n], mean 0.
+        groups: see `HeldOutScores.variance`.
+
+    >>> influence_variance(torch.tensor([1.0, -1.0]))
+    1.0
+    """
+    rows = influence.numel()
+    if groups is not None:
+        _, group_of = torch.unique(groups, return_inverse=True)
+        influence = torch.zeros(int(group_of.max()) + 1, dtype=influence.dtype).index_add_(0, group_of, influence)
+    measurements = influence.numel()
+    return float((influence**2).sum()) / rows**2 * measurements / max(1, measurements - 1)  # Bessel's
+
+
 def _log_mean_exp(scores: Tensor) -> Tensor:
     """Over the leading dimension."""
     return torch.logsumexp(scores, 0) - math.log(scores.shape[0])
@@ -137,9 +157,30 @@ def score_rows(score: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) 
     return torch.cat(calls)
 
 
+def level_of_rows(score: Callable[[Tensor, Tensor], Tensor], y: Tensor) -> Callable[[Tensor], Tensor]:
+    """The function x [b, ...] -> [b] by which a critic's scores of a row of x exceed those of a normalised one.
+
+    log mean_j exp T(x, y_j) over reference rows y [M, ...]: what is left of T without it has E_y[exp T] = 1 for every
+    x, up to the error of M rows, as the log density ratio has.
+    """
+
+    def level(x: Tensor) -> Tensor:
+        rows = x.split(max(1, CALL_ROWS // len(y)))
+        every_y = y.repeat(len(rows[0]), *(1,) * (y.ndim - 1))
+        scores = [score(a.repeat_interleave(len(y), 0), every_y[: len(a) * len(y)]).view(len(a), -1) for a in rows]
+        return torch.cat([_log_mean_exp(s.double().T) for s in scores])
+
+    return level
+
+
 @torch.no_grad()
 def held_out_scores(
-    score: Callable[[Tensor, Tensor], Tensor], source: PairSource, rows: Tensor, seed: int, shuffles: int
+    score: Callable[[Tensor, Tensor], Tensor],
+    source: PairSource,
+    rows: Tensor,
+    seed: int,
+    shuffles: int,
+    level: Callable[[Tensor], Tensor] | None = None,
 ) -> HeldOutScores:
     """Score held-out rows, joint and with `shuffles` derangements of y.
 
@@ -149,6 +190,8 @@ def held_out_scores(
         rows: int64 [n], n >= 2.
         seed: names the derangements.
         shuffles: S.
+        level: x [b, ...] -> [b], taken from every score of a row of x: a function that these rows did not shape, so
+            that what is left is a critic like any other. None: nothing.
     """
     joint, marginal, as_y = [], [], []
     for chunk, index in enumerate(rows.tensor_split(-(-rows.numel() // CHUNK_ROWS))):
@@ -162,9 +205,11 @@ def held_out_scores(
         scores = torch.cat(
             [score_rows(score, x.repeat(len(p), *(1,) * (x.ndim - 1)), y[p.flatten()]) for p in partner.split(group)]
         ).view(shuffles, n)
-        joint.append(score_rows(score, x, y).double().cpu())
-        marginal.append(scores.double().cpu())
-        as_y.append(scores.gather(1, owner).double().cpu())
+        above = 0.0 if level is None else level(x)
+        scores = scores.double() - above
+        joint.append((score_rows(score, x, y).double() - above).cpu())
+        marginal.append(scores.cpu())
+        as_y.append(scores.gather(1, owner).cpu())
         if not bool(torch.isfinite(joint[-1]).all() and torch.isfinite(marginal[-1]).all()):
             raise DivergenceError(
                 "the scores of T on rows that it did not train on are not all finite numbers; lower learning_rate or "

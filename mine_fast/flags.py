@@ -87,10 +87,10 @@ def below_zero(mi: float, stderr: float) -> Flag | None:
     )
 
 
-def constants(source: PairSource) -> tuple[list[Flag], bool]:
+def constants(source: PairSource, names: tuple[str, str] = ("x", "y")) -> tuple[list[Flag], bool]:
     """Flags for constant columns, and whether x or y has no other (then it carries no information)."""
     flags, degenerate = [], False
-    for name, constant in zip("xy", constant_columns(source), strict=True):
+    for name, constant in zip(names, constant_columns(source), strict=True):
         if bool(constant.any()):
             columns = constant.nonzero().flatten()
             message = f"{name} has {columns.numel()} constant column(s) ({_listed(columns)})"
@@ -128,5 +128,5 @@ def duplicate_rows(groups: Tensor | None) -> Flag | None:
     return Flag(
         "duplicate_rows",
         f"{rows - distinct} of {rows} rows repeat another: copies were held out together and count once in the error "
-        "bar, but the p-value takes every row for a measurement of its own",
+        "bar, but a permutation p-value takes every row for a measurement of its own",
     )

@@ -14,11 +14,18 @@ from torch import Tensor, nn
 from mine_fast.arrays import cast
 from mine_fast.critics import call_critic, critic_layers
 from mine_fast.data import PairSource
-from mine_fast.default_critics import MLPCritic, StackedCritic
+from mine_fast.default_critics import MLPCritic, StackedCritic, is_default
 from mine_fast.evaluation import HeldOutScores, held_out_scores
 from mine_fast.inputs import QuantileInputs
 from mine_fast.stacking import stacking_weights
-from mine_fast.training import FoldHistory, TrainingSettings, fitting_threads, train_critic
+from mine_fast.training import (
+    LEVEL_ROWS_TO_READ,
+    FoldHistory,
+    TrainingSettings,
+    fitting_threads,
+    free_level,
+    train_critic,
+)
 
 if TYPE_CHECKING:
     from mine_fast.loss import DVLoss
@@ -53,7 +60,8 @@ def trainings(mine: DVLoss) -> int:
 
 
 def _stacks(mine: DVLoss) -> bool:
-    return mine.T is None or isinstance(mine.T, StackedCritic)
+    # InfoNCE leaves every critic a function of x of its own, so that scores do not add up.
+    return (mine.T is None or isinstance(mine.T, StackedCritic)) and mine.loss != "infonce"
 
 
 def fit_fold(
@@ -91,7 +99,9 @@ def _fit_given(
     critic, transform = _critic_on_rows(loss, source, fold, device)
     rows = source.map(transform)
     history = _train(loss, rows, fold, settings, report)
-    return FoldFit(critic, loss.log_ema, history, _held_out(_scorer(loss), rows, fold, settings, len(source)))
+    score = _scorer(loss)
+    level = free_level(loss, score, rows, fold.train[:LEVEL_ROWS_TO_READ])
+    return FoldFit(critic, loss.log_ema, history, _held_out(score, rows, fold, settings, len(source), level))
 
 
 def _critic_on_rows(
@@ -102,8 +112,8 @@ def _critic_on_rows(
     An `MLPCritic` reads features that do not change while it trains, so they are computed once, and its network is
     trained on them directly. A critic of the caller's reads the rows in its own dtype.
     """
-    if isinstance(loss.T, MLPCritic):
-        critic = loss.T
+    if is_default(loss.T):
+        critic = loss.T if isinstance(loss.T, MLPCritic) else MLPCritic()
         critic.prepare(*_fitting_rows(source, fold), _generator(fold))
         critic.to(device or source.device)
         loss.T, loss.method = critic.layers, "concat"
@@ -192,10 +202,11 @@ def _held_out(
     fold: Fold,
     settings: TrainingSettings,
     total: int,
+    level: Callable[[Tensor], Tensor] | None = None,
 ) -> HeldOutScores:
     # A million pairs settle the marginal term; fewer than 20 shuffles leave it noisy, 199 are enough to test with.
     shuffles = settings.evaluation_shuffles or min(199, max(20, 1_000_000 // total))
-    return held_out_scores(score, rows, fold.held_out, fold.seed, shuffles)
+    return held_out_scores(score, rows, fold.held_out, fold.seed, shuffles, level)
 
 
 def _scorer(loss: DVLoss) -> Callable[[Tensor, Tensor], Tensor]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mine_fast import ops
 from mine_fast.batches import as_rows, check_batch, check_marginal
+from mine_fast.bounds import INFONCE_SHUFFLES, LOSSES, check_clip, fused_name, loss_of_scores
 from mine_fast.checks import as_integer
 from mine_fast.critics import call_critic, paired_scores
 from mine_fast.default_critics import MLPCritic, StackedCritic
@@ -34,6 +35,7 @@ class DVLoss(nn.Module):
     alpha: float
     method: str | None
     shuffles: int
+    clip: float
     log_ema: Tensor
     shuffle_key: Tensor
     _evaluation_shuffle: Tensor
@@ -49,6 +51,7 @@ class DVLoss(nn.Module):
         *,
         shuffles: int | None = None,
         seed: int | None = None,
+        clip: float = 5.0,
     ) -> None:
         super().__init__()
         if T is not None and not callable(T):
@@ -57,14 +60,19 @@ class DVLoss(nn.Module):
             raise ValueError(f"method must be None or 'concat', got {method!r}")
         if isinstance(alpha, bool) or not isinstance(alpha, numbers.Real):
             raise TypeError(f"alpha must be a number in (0, 1], got {type(alpha).__name__} {alpha!r}")
-        check_dv_arguments(alpha, loss)
+        if loss not in LOSSES:
+            raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {loss!r}")
+        check_dv_arguments(alpha, fused_name(loss) or "mine")
+        check_clip(clip)
         self.T = T
         self.loss = loss
         self.alpha = float(alpha)
+        self.clip = float(clip)
         self.method = method
         # What was asked for counts in `fit` too, whose defaults are others.
         self._given = {name: value for name, value in (("shuffles", shuffles), ("seed", seed)) if value is not None}
-        self.shuffles = as_integer("shuffles", self._given.get("shuffles", 1), least=1)
+        default_shuffles = INFONCE_SHUFFLES if loss == "infonce" else 1
+        self.shuffles = as_integer("shuffles", self._given.get("shuffles", default_shuffles), least=1)
         self._start = None
         if seed is None:
             seed = int(torch.randint(2**62, (), device="cpu"))
@@ -74,7 +82,8 @@ class DVLoss(nn.Module):
 
     def extra_repr(self) -> str:
         """The settings, for `print(mine)`."""
-        return f"loss={self.loss!r}, alpha={self.alpha:g}, method={self.method!r}, shuffles={self.shuffles}"
+        clip = f", clip={self.clip:g}" if self.loss == "smile" else ""
+        return f"loss={self.loss!r}, alpha={self.alpha:g}, method={self.method!r}, shuffles={self.shuffles}{clip}"
 
     def forward(self, x: Tensor, z: Tensor, z_marg: Tensor | None = None) -> Tensor:
         """Minus the bound on I(X; Z) of a batch; minimise it to train T, or anything before x and z.
@@ -129,15 +138,21 @@ class DVLoss(nn.Module):
                 raise ValueError(
                     f"x and z need at least 2 rows: a batch of {x.shape[0]} cannot be shuffled into marginal pairs"
                 )
-            scores = paired_scores(self.T, self.method, x, z, key, self.shuffles)
+            shuffles = self.shuffles
+            if self.loss == "infonce":  # whose candidates are different rows; a row has no more others than that
+                shuffles = min(shuffles, x.shape[0] - 1)
+            scores = paired_scores(self.T, self.method, x, z, key, shuffles)
         else:
             z_marg = as_rows(z_marg, "z_marg")
             check_marginal(z, z_marg)
             joint = call_critic(self.T, self.method, x, z)
             scores = torch.cat([joint, call_critic(self.T, self.method, x, z_marg)])
+        fused = fused_name(self.loss)
+        if fused is None:
+            return loss_of_scores(scores, x.shape[0], self.loss, self.clip), self.log_ema
         # The average is kept in the dtype of the module, the term in that of the sums.
         log_ema = self.log_ema.to(torch.float64 if scores.dtype == torch.float64 else torch.float32)
-        return dv_term(scores, x.shape[0], log_ema, self.alpha, self.loss)[:2]
+        return dv_term(scores, x.shape[0], log_ema, self.alpha, fused)[:2]
 
     def at_start(self: Self, seed: int) -> Self:
         """A copy that has trained nothing yet: what a fold of `fit` begins with.

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mine_fast.bounds import fused_name
 from mine_fast.critics import activation_code, check_width, critic_layers
 from mine_fast.loss import DVLoss
 from mine_fast.modules import has_parameter_hooks, is_plain
@@ -89,6 +90,8 @@ def critic_obstacle(mine: DVLoss) -> str | None:
     """Why the engine cannot train the critic of a loss module, or None."""
     if type(mine).forward is not DVLoss.forward or not is_plain(mine):
         return f"{type(mine).__name__} has hooks or a forward of its own"
+    if fused_name(mine.loss) is None:
+        return f"loss {mine.loss!r} is not the engine's"
     layers = critic_layers(mine.T, mine.method)
     if layers is None:
         return "T is not a torch.nn.Sequential of Linear layers and activations with method='concat', free of hooks"
@@ -157,7 +160,7 @@ class EngineCritic:
             stack.codes,
             stack.slopes,
             stack.noise,
-            LOSSES.index(mine.loss),
+            LOSSES.index(fused_name(mine.loss) or ""),
             mine.alpha,
             seed % 2**64,
             stack.input_noise,

@@ -115,6 +115,9 @@ class MIResult:
             than ten rows, so that its error bar holds too. None: mi.
         certified_stderr: its standard error. None: stderr.
         certifiable: the most that `lower` can say with these rows, about ln(n / 10) of a fold's n.
+        quantity: what was estimated: "I(X;Y)", or "I(X;Y|Z)" by `mine_fast.conditional`, which says what its `mi`,
+            `stderr`, `p_value` and `lower` are.
+        parts: the results of which a conditional information is the difference.
 
     >>> r = MIResult(mi=0.829, stderr=0.016, p_value=0.005, n=3000, seed=0)
     >>> print(r)
@@ -140,6 +143,8 @@ class MIResult:
     certified_mi: float | None = field(default=None, repr=False)
     certified_stderr: float | None = field(default=None, repr=False)
     certifiable: float = field(default=math.inf, repr=False)
+    quantity: str = "I(X;Y)"
+    parts: tuple[MIResult, ...] = field(default=(), repr=False)
 
     @property
     def bits(self) -> float:
@@ -201,8 +206,9 @@ class MIResult:
             digits = min(9, 1 - math.floor(math.log10(self.stderr * scale)))
         p_value = f"{self.p_value:.2g}" if self.p_value >= 1e-12 else "< 1e-12"
         lines = [
-            f"I(X;Y) = {self.mi * scale:.{digits}f} +- {self.stderr * scale:.{digits}f} {unit} "
+            f"{self.quantity} = {self.mi * scale:.{digits}f} +- {self.stderr * scale:.{digits}f} {unit} "
             f"({in_other:.{digits}f} {other})",
+            *(f"  {part.quantity:17}  {part.mi * scale:.{digits}f} {unit}" for part in self.parts),
             f"  lower bound (95%)  {self.lower() * scale:.{digits}f} {unit}",
             f"  p-value, I = 0     {p_value}",
             f"  rows held out      {self.n}",
@@ -227,6 +233,7 @@ class MIResult:
         0.5
         """
         values = {
+            "quantity": self.quantity,
             "mi": self.mi,
             "stderr": self.stderr,
             "lower_95": self.lower(0.95),
@@ -240,6 +247,7 @@ class MIResult:
             "seed": self.seed,
             "settings": self.settings,
             "seconds": self.seconds,
+            "parts": {part.quantity: {"mi": part.mi, "stderr": part.stderr} for part in self.parts},
         }
         return {name: _plain(value) for name, value in values.items()}
 

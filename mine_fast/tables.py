@@ -20,14 +20,15 @@ __all__ = ["Table", "read_table"]
 _TEXT_SUFFIXES = (".csv", ".tsv", ".txt")
 
 
-def read_table(path: str | Path, x_columns: str, y_columns: str) -> Table:
-    """Read two sets of columns from a file.
+def read_table(path: str | Path, x_columns: str, y_columns: str, given_columns: str | None = None) -> Table:
+    """Read two sets of columns from a file, or three.
 
     Args:
         path: .csv (also .tsv, .txt; separated by commas, semicolons or tabs; UTF-8), .npy (a 2-D array) or .npz.
         x_columns: which columns are x; see `column_numbers`. In an .npz file the name of an array, `NAME`, or
             columns of it, `NAME:COLUMNS`.
         y_columns: which are y.
+        given_columns: which are known already; None: there are no such.
 
     Returns:
         The samples. Columns of a csv file that are wholly text, and arrays of text, become codes 0, 1, ... of their
@@ -47,13 +48,13 @@ def read_table(path: str | Path, x_columns: str, y_columns: str) -> Table:
         raise ValueError(f"{path}: the file is empty")
     suffix = path.suffix.lower()
     if suffix in _TEXT_SUFFIXES:
-        return read_csv(path, x_columns, y_columns)
+        return read_csv(path, x_columns, y_columns, given_columns)
     if suffix in (".npy", ".npz"):
-        return _read_numpy(path, x_columns, y_columns, archive=suffix == ".npz")
+        return _read_numpy(path, x_columns, y_columns, given_columns, archive=suffix == ".npz")
     raise ValueError(f"{path}: files must end in {', '.join(_TEXT_SUFFIXES)}, .npy or .npz, got {suffix!r}")
 
 
-def _read_numpy(path: Path, x_columns: str, y_columns: str, archive: bool) -> Table:
+def _read_numpy(path: Path, x_columns: str, y_columns: str, given_columns: str | None, archive: bool) -> Table:
     with path.open("rb") as file:
         magic = file.read(6)
     if not magic.startswith(b"PK" if archive else b"\x93NUMPY"):
@@ -68,13 +69,15 @@ def _read_numpy(path: Path, x_columns: str, y_columns: str, archive: bool) -> Ta
     notes: list[str] = []
     sides: list[tuple[np.ndarray, tuple[str, ...]]] = []
     with content if archive else contextlib.nullcontext():
-        for side, spec in (("x", x_columns), ("y", y_columns)):
+        for side, spec in (("x", x_columns), ("y", y_columns), ("given", given_columns)):
+            if spec is None:
+                continue
             where = f"{side}: {path}"
             name, values, columns = _archive_array(content, spec, where) if archive else ("", content, spec)
             sides.append(_columns_of(values, name, columns, where, notes))
-    (x, x_names), (y, y_names) = sides
+    (x, x_names), (y, y_names), *known = sides
     notes += in_both(x_names, y_names, x_names)
-    return Table(x, y, x_names, y_names, tuple(dict.fromkeys(notes)))
+    return Table(x, y, x_names, y_names, tuple(dict.fromkeys(notes)), *(known[0] if known else ()))
 
 
 def _archive_array(content: Any, spec: str, where: str) -> tuple[str, np.ndarray, str]:

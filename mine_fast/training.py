@@ -16,14 +16,18 @@ from torch import Tensor
 from mine_fast.checks import as_integer
 from mine_fast.data import ArraySource, PairSource
 from mine_fast.errors import DivergenceError
-from mine_fast.evaluation import ESTIMATE_TAIL_ROWS, held_out_scores
+from mine_fast.evaluation import ESTIMATE_TAIL_ROWS, held_out_scores, level_of_rows
 from mine_fast.native import critic_obstacle, use_engine
 from mine_fast.steps import NativeSteps, Steps, TorchSteps
 
 if TYPE_CHECKING:
     from mine_fast.loss import DVLoss
 
-__all__ = ["FoldHistory", "TrainingSettings", "train_critic"]
+__all__ = ["FoldHistory", "TrainingSettings", "free_level", "train_critic"]
+
+#: Reference rows that tell the level of a row of x: to choose a step by, and to read an estimate off. At 2.88 nats a
+#: normalised critic (loss "js") lost 0.03 nats by 256 and 0.19 by 64.
+LEVEL_ROWS_TO_CHOOSE, LEVEL_ROWS_TO_READ = 64, 256
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,23 @@ def fitting_threads(parameters: int, rows: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def free_level(
+    mine: DVLoss, score: Callable[[Tensor, Tensor], Tensor], source: PairSource, rows: Tensor
+) -> Callable[[Tensor], Tensor] | None:
+    """What to take from the scores of a row of x before a bound is read off them; None: nothing.
+
+    InfoNCE trains T up to a function of x, which the Donsker-Varadhan bound would pay for: of 0.83 nats between two
+    Gaussian columns it read 0.56, and chose an early step, where the function was small.
+
+    Args:
+        mine: the loss.
+        score: by the critic.
+        source: the rows.
+        rows: int64, reference rows, none of them among those that are read.
+    """
+    return level_of_rows(score, source.rows(rows)[1]) if mine.loss == "infonce" else None
+
+
 def train_critic(
     mine: DVLoss,
     score: Callable[[Tensor, Tensor], Tensor],
@@ -152,6 +173,7 @@ def train_critic(
         obstacle = "the rows are fetched from a dataset, not held in memory"
     make = NativeSteps if use_engine(settings.engine, obstacle) else TorchSteps
     steps: Steps = make(mine, source, train_rows, settings, seed)
+    level = free_level(mine, score, source, train_rows[:LEVEL_ROWS_TO_CHOOSE])
     history = FoldHistory()
     # Beyond some thousand pairs it is the rows that make a validation uncertain.
     shuffles = min(8, max(2, 8000 // validation_rows.numel()))
@@ -161,7 +183,7 @@ def train_critic(
         nonlocal best_bound, best_state
         with steps.averaged():
             mine.eval()
-            scores = held_out_scores(score, source, validation_rows, seed, shuffles)
+            scores = held_out_scores(score, source, validation_rows, seed, shuffles, level)
             bound = scores.limited(ESTIMATE_TAIL_ROWS).dv_bound()
             if not math.isfinite(bound) or (step > 0 and not math.isfinite(train)):
                 raise DivergenceError(

@@ -144,6 +144,35 @@ def test_bits(table, estimate, capsys):
     assert capsys.readouterr().out == RESULT.summary("bits") + "\n"
 
 
+def test_given_columns_ask_for_the_conditional_information(table, estimate, monkeypatch, capsys):
+    seen = []
+
+    def conditional(x, y, z, **options):
+        seen.append((x, y, z, options))
+        return MIResult(mi=0.2, stderr=0.01, p_value=0.001, n=200, quantity="I(X;Y|Z)")
+
+    monkeypatch.setattr(mine_fast, "conditional", conditional)
+    assert run("estimate", table, "--x", "x", "--y", "y", "--given", "-1", "--seed", 4) == 0
+    out, error = capsys.readouterr()
+    assert out.startswith("I(X;Y|Z) = 0.200 +- 0.010 nats")
+    assert "column 'kind' is text" in error
+    (x, y, z, options), *rest = seen
+    assert x.shape == y.shape == z.shape == (200, 1)
+    assert set(z.flatten()) == {0.0, 1.0}
+    assert options["seed"] == 4
+    assert not rest
+    assert not estimate.calls
+    assert run("estimate", table, "--x", "x", "--y", "y", "--given", "kind", "--json") == 0
+    values = json.loads(capsys.readouterr().out)
+    assert (values["quantity"], values["given_columns"]) == ("I(X;Y|Z)", ["kind"])
+
+
+def test_conditional_in_a_process(table):
+    done = process("estimate", table, "--x", "x", "--y", "y", "--given", "kind", "--bits", *QUICK)
+    assert done.returncode == 0, done.stderr
+    assert re.match(r"I\(X;Y\|Z\) = -?\d+\.\d+ \+- \d+\.\d+ bits", done.stdout)
+
+
 def test_plot(table, estimate, tmp_path):
     pytest.importorskip("matplotlib")
     path = tmp_path / "result.png"

@@ -10,7 +10,7 @@ import torch
 
 from mine_fast import evaluation
 from mine_fast.data import ArraySource
-from mine_fast.evaluation import PERMUTATIONS, HeldOutScores, held_out_scores, permutation_p_value
+from mine_fast.evaluation import PERMUTATIONS, HeldOutScores, held_out_scores, level_of_rows, permutation_p_value
 
 
 def gaussian(rows, rho, seed, width=1):
@@ -90,6 +90,26 @@ def test_scores_of_a_large_source_are_shuffled_within_chunks(monkeypatch):
     assert not (x_of == y_of).any()
     assert torch.equal(y_of.sort(1).values, x.squeeze(1).expand(3, 50))
     assert torch.equal(scores.as_y % 100, x.squeeze(1).expand(3, 50))
+
+
+def test_scores_relative_to_the_level_of_their_row(monkeypatch):
+    """A function of x on top of a critic leaves them as they were; they are normalised on the reference rows."""
+    x, y = gaussian(60, 0.5, 0)
+    references = gaussian(40, 0.5, 1)[1]
+    monkeypatch.setattr(evaluation, "CALL_ROWS", 130)  # three rows of x at a time
+    source, rows = ArraySource(x, y), torch.arange(60)
+
+    def lifted(a, b):
+        return product(a, b) + 50 * torch.sin(a).squeeze(1)
+
+    plain, moved = (
+        held_out_scores(score, source, rows, 0, 3, level_of_rows(score, references)) for score in (product, lifted)
+    )
+    for name in ("joint", "marginal", "as_y"):
+        torch.testing.assert_close(getattr(moved, name), getattr(plain, name))
+    level = torch.logsumexp(x * references.T, 1) - math.log(40)
+    torch.testing.assert_close(plain.joint, (x * y).squeeze(1) - level)
+    assert moved.dv_bound() > held_out_scores(lifted, source, rows, 0, 3).dv_bound() + 10
 
 
 # What n rows can certify. ---------------------------------------------------------------------------------------------

@@ -359,13 +359,16 @@ X, Z = batch()
 T = stack()
 BAD_CONSTRUCTIONS = [
     ({"T": 3}, TypeError, "T must be"),
-    ({"loss": "dv"}, ValueError, "loss must be one of mine, mine_biased, fdiv, got 'dv'"),
+    ({"loss": "dv"}, ValueError, "loss must be one of mine, mine_biased, fdiv, nwj, js, infonce, smile, got 'dv'"),
     ({"loss": None}, ValueError, "loss must be"),
     ({"method": "cat"}, ValueError, "method must be None or 'concat', got 'cat'"),
     ({"alpha": 0.0}, ValueError, "alpha must be in"),
     ({"alpha": 1.5}, ValueError, "alpha must be in"),
     ({"alpha": math.nan}, ValueError, "alpha must be in"),
     ({"alpha": "0.1"}, TypeError, "alpha must be a number"),
+    ({"clip": 0}, ValueError, "clip must be above 0, got 0"),
+    ({"clip": math.nan}, ValueError, "clip must be above 0"),
+    ({"clip": "5"}, TypeError, "clip must be a number above 0, got str '5'"),
     ({"shuffles": 0}, ValueError, "shuffles must be at least 1"),
     ({"shuffles": 1.5}, TypeError, "shuffles must be an int"),
 ]

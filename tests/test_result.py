@@ -227,7 +227,7 @@ def test_to_dict_is_strict_json():
     }
     assert set(values) == {
         *("mi", "stderr", "lower_95", "bits", "stderr_bits", "p_value", "n", "flags", "fold_mi"),
-        *("seed", "settings", "seconds", "certifiable"),
+        *("seed", "settings", "seconds", "certifiable", "quantity", "parts"),
     }
 
 

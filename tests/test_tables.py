@@ -397,3 +397,21 @@ def test_damaged_numpy_files(tmp_path, archive, name):
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match=rf"{name}: damaged or not a numpy file"):
         read_table(path, "0", "0")
+
+
+# Columns that are known already. --------------------------------------------------------------------------------------
+
+
+def test_given_columns(write, tmp_path):
+    table = read_table(write("a,b,c\n1,2,x\n3,4,y\n"), "a", "b", "c,a")
+    assert table.given.tolist() == [[0, 1], [1, 3]]
+    assert table.given_names == ("c", "a")
+    assert "column 'c' is text" in table.notes[0]
+    assert read_table(write("a,b\n1,2\n3,4\n"), "a", "b").given is None
+    np.savez(tmp_path / "a.npz", u=np.arange(3.0), v=np.arange(6.0).reshape(3, 2))
+    table = read_table(tmp_path / "a.npz", "u", "v:0", "v:1")
+    assert (table.given.tolist(), table.given_names) == ([[1], [3], [5]], ("v:1",))
+    with pytest.raises(ValueError, match=r"given: .*no column 'q'"):
+        read_table(write("a,b\n1,2\n3,4\n"), "a", "b", "q")
+    with pytest.raises(ValueError, match=r"given: .*no array 'w'"):
+        read_table(tmp_path / "a.npz", "u", "v:0", "w")
