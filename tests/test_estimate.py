@@ -62,25 +62,33 @@ def test_a_discrete_variable_is_a_code():
 
 def test_held_out_rows_train_and_select_nothing(monkeypatch):
     """Follow the row numbers: a fold's scores come from rows that neither its batches nor its validation saw."""
-    from mine_fast import cross_fitting
+    from mine_fast import fold_fitting
 
     seen = []
-    true_train, true_scores = cross_fitting.train_critic, cross_fitting.held_out_scores
+    true_prepare, true_train = fold_fitting._fitting_rows, fold_fitting.train_critic
+    true_weigh, true_held_out = fold_fitting._weigh, fold_fitting._held_out
+
+    def prepare(source, fold):
+        seen.append({"used": set(fold.train.tolist())})
+        return true_prepare(source, fold)
 
     def train(mine, score, source, train_rows, validation_rows, *rest):
-        drawn = set()
         fetch = source.rows
-        monkeypatch.setattr(source, "rows", lambda index: drawn.update(index.tolist()) or fetch(index))
-        history = true_train(mine, score, source, train_rows, validation_rows, *rest)
-        seen.append({"used": drawn})
-        return history
+        monkeypatch.setattr(source, "rows", lambda index: seen[-1]["used"].update(index.tolist()) or fetch(index))
+        return true_train(mine, score, source, train_rows, validation_rows, *rest)
 
-    def scores(score, source, rows, *rest):
-        seen[-1] = {"used": set(seen[-1]["used"]), "held_out": set(rows.tolist())}  # before these rows are fetched
-        return true_scores(score, source, rows, *rest)
+    def weigh(critic, features, fold):
+        seen[-1]["used"].update(fold.validation.tolist())
+        return true_weigh(critic, features, fold)
 
-    monkeypatch.setattr(cross_fitting, "train_critic", train)
-    monkeypatch.setattr(cross_fitting, "held_out_scores", scores)
+    def held_out(score, rows, fold, *rest):
+        seen[-1]["held_out"] = set(fold.held_out.tolist())
+        return true_held_out(score, rows, fold, *rest)
+
+    monkeypatch.setattr(fold_fitting, "_fitting_rows", prepare)
+    monkeypatch.setattr(fold_fitting, "train_critic", train)
+    monkeypatch.setattr(fold_fitting, "_weigh", weigh)
+    monkeypatch.setattr(fold_fitting, "_held_out", held_out)
     mine_fast.estimate(*gaussian(203, 0.5, 0)[:2], steps=40, folds=4, batch_size=32)
     assert len(seen) == 4
     for fold in seen:
@@ -211,7 +219,7 @@ def test_progress_counts_every_fold_and_can_stop_the_work():
     mine_fast.estimate(x, y, progress=lambda *call: calls.append(call), **QUICK)
     done = [call[0] for call in calls]
     assert done == sorted(done)
-    assert calls[-1][:2] == (120, 120)
+    assert calls[-1][:2] == (240, 240)  # two networks a fold
     assert all(math.isfinite(call[2]) for call in calls)
 
     def stop(done, total, bound):
