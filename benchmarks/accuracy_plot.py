@@ -38,12 +38,10 @@ Line = tuple[str, str | None]  # text of a line of the picture, and the case in 
 
 
 def lines_of_columns() -> tuple[list[Line], list[Line]]:
-    """The families in two columns of about the same length."""
-    blocks = [[(family, None), *((name, name) for name in cases)] for family, cases in FAMILIES.items()]
-    total = sum(len(block) for block in blocks)
+    """The families in turn, each to the column that is shorter so far."""
     columns: tuple[list[Line], list[Line]] = ([], [])
-    for block in blocks:
-        columns[len(columns[0]) + len(block) / 2 > total / 2].extend(block)
+    for family, cases in FAMILIES.items():
+        min(columns, key=len).extend([(family, None), *((name, name) for name in cases)])
     return columns
 
 
@@ -58,7 +56,7 @@ def draw_column(axes: Axes, lines: list[Line], rows: dict[tuple[str, str], Row],
         truths = [rows[key]["truth"] for key in rows if key[0] == case]
         labels.append(f"{text}   {truths[0]:.2f}" if truths else text)
         axes.axhline(height, color="#dddddd", linewidth=0.5, zorder=0)
-        for name, (marker, colour, size) in STYLES.items():
+        for place, (name, (marker, colour, size)) in enumerate(STYLES.items()):
             error = rows.get((case, name), {}).get("mean_error")
             if error is None:
                 continue
@@ -66,7 +64,7 @@ def draw_column(axes: Axes, lines: list[Line], rows: dict[tuple[str, str], Row],
             beyond = shown != error
             axes.plot(
                 shown,
-                height,
+                height + 0.07 * (place - 2.5),  # so that equal errors do not hide each other
                 marker=("<" if error < 0 else ">") if beyond else marker,
                 color=colour,
                 markersize=size,
@@ -79,7 +77,7 @@ def draw_column(axes: Axes, lines: list[Line], rows: dict[tuple[str, str], Row],
         tick.set_fontweight("normal" if case else "bold")
     axes.set_ylim(length - 0.3, -0.7)
     axes.set_xscale("symlog", linthresh=0.1, linscale=1.2)
-    axes.set_xlim(-EDGE, EDGE)
+    axes.set_xlim(-1.3 * EDGE, 1.3 * EDGE)  # arrows clear of the labels
     marks = [-2, -1, -0.5, -0.2, -0.1, -0.05, 0, 0.05, 0.1, 0.2, 0.5, 1, 2]
     axes.set_xticks(marks, [f"{mark:g}" for mark in marks], fontsize=8)
     axes.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
@@ -101,9 +99,13 @@ def draw(document: dict[str, Any]) -> plt.Figure:
         for name, (marker, colour, size) in STYLES.items()
         if any(name == estimator for _, estimator in rows)
     ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False, fontsize=10)
-    figure.suptitle(
-        f"Errors on {ROWS:,} rows; beside a case its truth; grey: within 0.1 nats; arrows: beyond {EDGE:g}", fontsize=10
+    figure.legend(
+        handles=handles,
+        loc="outside upper center",
+        ncols=len(handles),
+        frameon=False,
+        fontsize=10,
+        title=f"{ROWS:,} rows. Beside each case its truth. Grey: within 0.1 nats. Arrows: beyond {EDGE:g} nats.",
     )
     return figure
 

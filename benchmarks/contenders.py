@@ -2,7 +2,7 @@
 
 A contender takes x [N, dx], y [N, dy] and a seed and returns an `Estimate` in nats. All run by the defaults of their
 package on the columns as they come. `pip install infomeasure` brings the KSG; torch-mist pins numpy below 2, which it
-does not need: `pip install --no-deps torch-mist pyro-ppl pyro-api opt_einsum mpld3`, and tqdm.
+does not need: `pip install --no-deps torch-mist pyro-ppl pyro-api opt_einsum` and tqdm, pandas.
 """
 
 from __future__ import annotations
