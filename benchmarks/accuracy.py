@@ -47,7 +47,7 @@ def warm_up(estimators: list[str]) -> None:
     torch.set_num_threads(1)
     x, y = np.random.default_rng(0).standard_normal((2, 300, 1))
     for name in estimators:
-        if name in ("sklearn", "ksg", "cca"):  # the others' imports are small beside their training
+        if name not in ("mine_pytorch", "torch_mist"):  # whose trainings are long whatever the rows, and imports small
             CONTENDERS[name].estimate(x, y, 0)
 
 
@@ -86,7 +86,7 @@ def run(name: str, cases: list[str], sizes: list[int], seeds: list[int], options
                     for seed in seeds:
                         if seed not in kept.setdefault(key, new)["seeds"]:
                             waiting[pool.submit(measure, case, rows, seed, estimator)] = key, seed
-        print(f"{len(waiting)} estimates to make")
+        print(f"{len(waiting)} estimates to make", flush=True)
         try:
             for future in as_completed(list(waiting)):
                 key, seed = waiting.pop(future)
