@@ -1,8 +1,8 @@
-"""Write the tables of the README from the rows under results/, between its markers.
+"""Write the tables of the README from the rows under results/, between its markers, and docs/accuracy.md.
 
     python benchmarks/readme_table.py [--check]
 
-With --check nothing is written, and a README that says something else is an error.
+With --check nothing is written, and a file that says something else is an error.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import sys
 from typing import Any
 
+import accuracy_tables
 from record import RESULTS, ROOT
 
 START, END = "<!-- results -->\n", "<!-- /results -->"
@@ -91,24 +92,32 @@ def machine(document: dict[str, Any]) -> str:
     return f"{environment['cpu']}, torch {environment['torch']}, commit {environment['commit']}"
 
 
+def written() -> dict[str, str]:
+    """What each file should say."""
+    accuracy = load("accuracy")
+    tables = [accuracy_table(load("calibration"))]
+    if accuracy_tables.is_complete(accuracy):
+        tables.append(accuracy_tables.readme_table(accuracy, machine(accuracy)))
+    tables += [engine_table(load("engine_step")), step_table(load("training_step"))]
+    head, rest = (ROOT / "README.md").read_text().split(START)
+    body = "\n\n".join(tables)
+    return {
+        "README.md": f"{head}{START}{body}\n{END}{rest.split(END)[1]}",
+        "docs/accuracy.md": accuracy_tables.page(accuracy, machine(accuracy)),
+    }
+
+
 def main() -> int:
-    tables = "\n\n".join(
-        [
-            accuracy_table(load("calibration")),
-            engine_table(load("engine_step")),
-            step_table(load("training_step")),
-        ]
-    )
-    readme = ROOT / "README.md"
-    before = readme.read_text()
-    head, rest = before.split(START)
-    after = f"{head}{START}{tables}\n{END}{rest.split(END)[1]}"
-    if "--check" in sys.argv:
-        if after != before:
-            print("README.md does not show what is under benchmarks/results/; run benchmarks/readme_table.py")
-        return int(after != before)
-    readme.write_text(after)
-    return 0
+    differ = []
+    for name, after in written().items():
+        path = ROOT / name
+        if not path.exists() or path.read_text() != after:
+            differ.append(name)
+            if "--check" not in sys.argv:
+                path.write_text(after)
+    if "--check" in sys.argv and differ:
+        print(f"{' and '.join(differ)}: not what benchmarks/results/ holds; run benchmarks/readme_table.py")
+    return int("--check" in sys.argv and bool(differ))
 
 
 if __name__ == "__main__":

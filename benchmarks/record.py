@@ -73,8 +73,10 @@ def write(name: str, rows: list[dict[str, Any]], **about: Any) -> Path:
     """Write results/<name>.json: what it is about, the environment, one row per figure."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    document = {**about, "command": " ".join(["python", *sys.argv]), "environment": environment(), "rows": rows}
+    head = {**about, "command": " ".join(["python", *sys.argv]), "environment": environment()}
+    # A row a line: what a later run changed can then be read off the difference.
+    lines = ",\n".join(f"  {json.dumps(row)}" for row in rows)
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(document, indent=1) + "\n")
+    temporary.write_text(f'{json.dumps(head, indent=1)[:-2]},\n "rows": [\n{lines}\n ]\n}}\n')
     temporary.replace(path)
     return path
