@@ -149,7 +149,7 @@ class CanonicalPairs(nn.Module):
         """
         r = self.correlations
         rest = 1 - r * r
-        return (r / rest * (u * v - 0.5 * r * (u * u + v * v)) - 0.5 * torch.log(rest)).sum(1)
+        return (u * v) @ (r / rest) - (u * u + v * v) @ (0.5 * r * r / rest) - 0.5 * torch.log(rest).sum()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # The buffers have the sizes of the data they were fitted to.

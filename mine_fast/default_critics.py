@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -142,14 +142,16 @@ class StackedCritic(nn.Module):
                 setattr(self, name, perceptron(widths[0], widths[1:], nn.SiLU))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
-    def member_scores(self, x_features: Tensor, y_features: Tensor) -> Tensor:
-        """Scores [5, N] of the critics on features of `inputs`."""
-        gaussian = self.inputs.gaussian_scores(x_features, y_features)
-        networks = [
-            network(torch.cat([x_features[:, :x_width], y_features[:, :y_width]], 1))
-            for network, x_width, y_width in self.networks()
-        ]
-        return torch.cat([gaussian, *(scores.T for scores in networks)])
+    def members(self) -> list[Callable[[Tensor, Tensor], Tensor]]:
+        """The five critics: features of `inputs` -> scores [N]."""
+
+        def gaussian(i: int) -> Callable[[Tensor, Tensor], Tensor]:
+            return lambda x, y: self.inputs.gaussian_score(i, x, y)
+
+        def perceptron_of(network: nn.Module, x_width: int, y_width: int) -> Callable[[Tensor, Tensor], Tensor]:
+            return lambda x, y: network(torch.cat([x[:, :x_width], y[:, :y_width]], 1))[:, 0]
+
+        return [*map(gaussian, range(3)), *(perceptron_of(*network) for network in self.networks())]
 
     def networks(self) -> list[tuple[nn.Sequential, int, int]]:
         """The perceptrons, and of how many features of x and of y they read the first."""
@@ -161,7 +163,7 @@ class StackedCritic(nn.Module):
 
     def score_features(self, x_features: Tensor, y_features: Tensor) -> Tensor:
         """Scores [N] of features of `inputs`."""
-        return self.weights @ self.limited(self.member_scores(x_features, y_features))
+        return self.weights @ self.limited(torch.stack([score(x_features, y_features) for score in self.members()]))
 
     def limited(self, scores: Tensor) -> Tensor:
         """Scores [5, N] of the critics as they enter the sum."""

@@ -162,14 +162,9 @@ def _fit_stack(
 
 def _weigh(critic: StackedCritic, features: PairSource, fold: Fold) -> Tensor:
     """Fix the constants and weights of the critics on the validation rows; the log mean exp of the sum there, []."""
-
-    def scored(i: int) -> HeldOutScores:
-        def score(x: Tensor, y: Tensor) -> Tensor:
-            return critic.member_scores(x, y)[i]
-
-        return held_out_scores(score, features, fold.validation, fold.seed, STACKING_SHUFFLES)
-
-    scores = [scored(i) for i in range(critic.weights.numel())]
+    scores = [
+        held_out_scores(score, features, fold.validation, fold.seed, STACKING_SHUFFLES) for score in critic.members()
+    ]
     critic.offsets = critic.weights.new_tensor([s.log_mean_exp for s in scores])
     # Where none of n pairs fell, the joint probability is about 1 / n (Laplace's rule), and no ratio to be known lower.
     critic.floor.fill_(-math.log(fold.train.numel()))

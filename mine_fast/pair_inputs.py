@@ -101,14 +101,15 @@ class PairInputs(nn.Module):
             parts += [torch.cos(angle), torch.sin(angle)]
         return torch.cat([*parts, project[1](unscaled), project[2](_scaled(side, read))], 1)
 
-    def gaussian_scores(self, x_features: Tensor, y_features: Tensor) -> Tensor:
-        """Scores [3, N] of the Gaussian critics, from features of this object."""
-        of_quantiles, of_few, of_scaled = self.gaussians
+    def gaussian_score(self, which: int, x_features: Tensor, y_features: Tensor) -> Tensor:
+        """Scores [N] of one of the three Gaussian critics, from features of this object."""
+        of_quantiles, of_few, of_scaled = (gaussian.width for gaussian in self.gaussians)
         variates = []
         for features, plain in zip((x_features, y_features), self.plain_widths, strict=True):
-            few, scaled = features[:, -of_few.width - of_scaled.width :].split([of_few.width, of_scaled.width], 1)
-            variates.append((features[:, plain - of_quantiles.width : plain], few, scaled))
-        return torch.stack([g.log_ratio(u, v) for g, u, v in zip(self.gaussians, *variates, strict=True)])
+            end = features.shape[1] - of_scaled
+            begin = (plain - of_quantiles, end - of_few, end)[which]
+            variates.append(features[:, begin : begin + self.gaussians[which].width])
+        return self.gaussians[which].log_ratio(*variates)
 
 
 def _quantiles_and_codes(side: QuantileInputs, read: Tensor) -> Tensor:
