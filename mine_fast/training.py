@@ -53,7 +53,7 @@ class TrainingSettings:
     steps: int = 600
     batch_size: int = 256
     learning_rate: float = 1e-2
-    shuffles: int = 4
+    shuffles: int = 2
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     averaging: float = 0.98

@@ -187,7 +187,7 @@ def test_text_and_lists_and_progress():
         x.tolist(), y, np.array(list("abc"))[group], steps=50, folds=2, progress=lambda *step: seen.append(step[:2])
     )
     assert r.n == 400
-    assert seen[-1] == (200, 200)
+    assert seen[-1] == (400, 400)  # two terms of two folds of two networks of 50 steps
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
 
