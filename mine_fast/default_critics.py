@@ -45,7 +45,7 @@ def _widths_in_state(state_dict: dict[str, Any], prefix: str) -> list[int]:
 
 
 class MLPCritic(nn.Module):
-    """A perceptron on the concatenated features of x and y, but for the waves (see `PairInputs`).
+    """A perceptron on the concatenated plain features of x and y (see `PairInputs`).
 
     Args:
         hidden: widths of the hidden layers.

@@ -19,9 +19,9 @@ class PairInputs(nn.Module):
 
     Of each variable, in this order:
 
-    - plain: its `QuantileInputs` (normal quantiles, scaled columns, indicators of codes); the logarithm of the mean
-      squared quantile, the radius, which is what heavy-tailed and rotated data share; its canonical variates with the
-      other variable, the directions of linear dependence;
+    - plain: its `QuantileInputs` (normal quantiles, scaled columns, indicators of codes), and the logarithm of the mean
+      squared quantile, the radius, which is what heavy-tailed and rotated data share;
+    - its canonical variates with the other variable, the directions of linear dependence;
     - waves: cosines and sines of k pi times the rank, k = 1, 2, 4, ..., which let a network of few steps see fine
       structure. Only of few columns (`max_waves` features for both variables): beyond, they are noise to it;
     - the variates of the other Gaussian critics.
@@ -34,7 +34,7 @@ class PairInputs(nn.Module):
     >>> x = torch.randn(200, 2)
     >>> inputs = PairInputs().fit(x, x[:, :1] + torch.randn(200, 1))
     >>> inputs.plain_widths, inputs.wave_widths   # both with those before them
-    ((6, 4), (22, 12))
+    ((5, 3), (22, 12))
     """
 
     max_waves = 32
@@ -72,15 +72,15 @@ class PairInputs(nn.Module):
 
     @property
     def plain_widths(self) -> tuple[int, int]:
-        """Features of x and of y before the waves."""
-        k = self.gaussians[0].width
-        return self.x.width + 1 + k, self.y.width + 1 + k
+        """Features of x and of y before the variates."""
+        return self.x.width + 1, self.y.width + 1
 
     @property
     def wave_widths(self) -> tuple[int, int]:
         """Features of x and of y up to the waves."""
+        k = self.gaussians[0].width
         x, y = self.plain_widths
-        return x + 2 * self._octaves * self.x.columns, y + 2 * self._octaves * self.y.columns
+        return x + k + 2 * self._octaves * self.x.columns, y + k + 2 * self._octaves * self.y.columns
 
     @property
     def _octaves(self) -> int:
@@ -103,11 +103,11 @@ class PairInputs(nn.Module):
 
     def gaussian_score(self, which: int, x_features: Tensor, y_features: Tensor) -> Tensor:
         """Scores [N] of one of the three Gaussian critics, from features of this object."""
-        of_quantiles, of_few, of_scaled = (gaussian.width for gaussian in self.gaussians)
+        _, of_few, of_scaled = (gaussian.width for gaussian in self.gaussians)
         variates = []
         for features, plain in zip((x_features, y_features), self.plain_widths, strict=True):
             end = features.shape[1] - of_scaled
-            begin = (plain - of_quantiles, end - of_few, end)[which]
+            begin = (plain, end - of_few, end)[which]
             variates.append(features[:, begin : begin + self.gaussians[which].width])
         return self.gaussians[which].log_ratio(*variates)
 

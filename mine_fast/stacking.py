@@ -28,18 +28,20 @@ def stacking_weights(joint: Tensor, marginal: Tensor) -> Tensor:
 
     >>> _ = torch.manual_seed(0)
     >>> joint, marginal = torch.randn(1000, dtype=torch.float64) + 1, torch.randn(20_000, dtype=torch.float64)
-    >>> w = stacking_weights(torch.stack([2 * joint, -joint]), torch.stack([2 * marginal, -marginal]))
-    >>> abs(float(w[0]) - 0.5) < 0.05, float(w[1])   # x + c is the log density ratio of N(1, 1) to N(0, 1)
+    >>> w = stacking_weights(torch.stack([1.5 * joint, -joint]), torch.stack([1.5 * marginal, -marginal]))
+    >>> abs(float(w[0]) - 1 / 1.5) < 0.05, float(w[1])   # x + c is the log density ratio of N(1, 1) to N(0, 1)
     (True, 0.0)
     """
-    weights = _not_negative(joint, marginal, total=None)
-    return weights if float(weights.sum()) <= 1 else _not_negative(joint, marginal, total=1.0)
+    # A critic that is worse than none fits some rows by chance, and others not at all.
+    alone = joint.mean(1) - torch.logsumexp(marginal, 1) + math.log(marginal.shape[1])
+    useful = (alone > 0).nonzero().flatten().tolist()
+    weights = _not_negative(joint, marginal, useful, total=None)
+    return weights if float(weights.sum()) <= 1 else _not_negative(joint, marginal, useful, total=1.0)
 
 
-def _not_negative(joint: Tensor, marginal: Tensor, total: float | None) -> Tensor:
+def _not_negative(joint: Tensor, marginal: Tensor, kept: list[int], total: float | None) -> Tensor:
     """The weights of the given sum, or of any: critics that would get a negative one are left out, worst first."""
-    weights = joint.new_zeros(joint.shape[0])
-    kept = list(range(joint.shape[0]))
+    weights, kept = joint.new_zeros(joint.shape[0]), list(kept)
     while kept:
         found = _maximum(joint[kept], marginal[kept], total)
         if bool((found >= 0).all()):

@@ -121,7 +121,8 @@ def test_weights_find_the_best_sum_there_is():
 
 def test_overconfident_scores_are_shrunk_and_timid_ones_not_blown_up():
     joint, marginal = scores_of(1.0)
-    assert float(stacking_weights(2 * joint[None], 2 * marginal[None])) == pytest.approx(0.5, abs=0.03)
+    assert float(stacking_weights(1.5 * joint[None], 1.5 * marginal[None])) == pytest.approx(1 / 1.5, abs=0.03)
+    assert float(stacking_weights(3 * joint[None], 3 * marginal[None])) == 0  # alone it is worse than none
     assert float(stacking_weights(0.5 * joint[None], 0.5 * marginal[None])) == pytest.approx(1, abs=1e-6)
 
 
@@ -154,7 +155,7 @@ def test_waves_only_of_few_columns():
     for columns, waves in ((1, 8), (2, 16), (4, 16), (8, 16), (9, 0), (40, 0)):
         x = torch.randn(200, columns, generator=generator)
         inputs = PairInputs().fit(x, x)
-        assert inputs.wave_widths[0] - inputs.plain_widths[0] == waves
+        assert inputs.wave_widths[0] - inputs.plain_widths[0] - inputs.gaussians[0].width == waves
 
 
 def fitted(seed=0):
