@@ -106,8 +106,8 @@ def value(joint, marginal, w):
 def test_weights_find_the_best_sum_there_is():
     joint, marginal = scores_of(1.0)
     noise = torch.randn(3, 42_000, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    joint = torch.stack([joint + 0.5 * noise[0, :2000], 2 * joint, -joint, noise[1, :2000]])
-    marginal = torch.stack([marginal + 0.5 * noise[0, 2000:], 2 * marginal, -marginal, noise[1, 2000:]])
+    joint = torch.stack([joint + 0.5 * noise[0, :2000], 1.5 * joint, -joint, noise[1, :2000]])
+    marginal = torch.stack([marginal + 0.5 * noise[0, 2000:], 1.5 * marginal, -marginal, noise[1, 2000:]])
     found = stacking_weights(joint, marginal)
     assert bool((found >= 0).all())
     assert float(found.sum()) <= 1 + 1e-9
