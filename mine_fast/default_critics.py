@@ -167,8 +167,8 @@ class StackedCritic(nn.Module):
 
     def limited(self, scores: Tensor) -> Tensor:
         """Scores [5, N] of the critics as they enter the sum."""
-        offset, ceiling = self.offsets.to(scores.dtype)[:, None], self.ceiling.to(scores.dtype)[:, None]
-        return torch.minimum((scores - offset).clamp_min(float(self.floor)), ceiling)
+        offsets, floor, ceiling = (limit.to(scores) for limit in (self.offsets, self.floor, self.ceiling))
+        return torch.minimum(torch.maximum(scores - offsets[:, None], floor), ceiling[:, None])
 
 
 def is_default(critic: object) -> bool:

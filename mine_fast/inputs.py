@@ -26,7 +26,8 @@ class QuantileInputs(nn.Module):
     A column whose values repeat, `rows_per_level` times or more on average, may be a code, whose order means nothing:
     if it has at most `surely_code` values, or integers alone and at most `max_indicators`, it also becomes one
     indicator per value. The columns of fewest values come first, until the variable has `max_indicators` of them; where
-    that leaves more than `max_scaled` columns without, none has any.
+    that leaves more than `max_scaled` columns without, none has any. Where most values of a column differ, the
+    few that a hundredth of the rows share have an indicator ("nothing measured", a code among quantities).
 
     Attributes:
         width: features per row after `fit`.
@@ -47,6 +48,7 @@ class QuantileInputs(nn.Module):
     surely_code = 32
     max_indicators = 256
     rows_per_level = 5
+    atom_share = 0.01
 
     knots: Tensor  # [d, K] ascending values of each column
     quantiles: Tensor  # [d, K] their normal quantiles
@@ -89,7 +91,7 @@ class QuantileInputs(nn.Module):
 
     def _fit_indicators(self, levels: list[Tensor]) -> None:
         """Give indicators to the columns' levels, fewest first, as far as they go; [0] of a column that is no code."""
-        codes = [column for column in range(len(levels)) if levels[column].numel() > 1]
+        codes = [column for column in range(len(levels)) if levels[column].numel()]
         codes.sort(key=lambda column: levels[column].numel())
         chosen, room = list[int](), self.max_indicators
         for column in codes:
@@ -98,7 +100,8 @@ class QuantileInputs(nn.Module):
                 break
             chosen.append(column)
         if len(codes) - len(chosen) > self.max_scaled:
-            chosen = []  # an image or the like: its levels are quantities, and indicators of a few pixels only distract
+            # An image or the like: its levels are quantities, and indicators of a few pixels only distract.
+            chosen, codes = [], []
         dropped = sorted(set(codes).difference(chosen))
         chosen.sort()
         self.many_levels = self.level_columns.new_tensor(dropped)
@@ -122,11 +125,17 @@ class QuantileInputs(nn.Module):
         may_be_code = n >= self.rows_per_level * values.numel() and (
             values.numel() <= self.surely_code or bool((values == values.round()).all())
         )
-        levels = values if may_be_code else values[:0]
+        levels = values[:0] if values.numel() == 1 else values if may_be_code else values[self._atoms(counts, n)]
         if values.numel() > self.max_knots:
             keep = torch.linspace(0, values.numel() - 1, self.max_knots, device=column.device).round().long()
             values, ranks = values[keep], ranks[keep]
         return values, torch.special.ndtri(ranks), levels
+
+    def _atoms(self, counts: Tensor, n: int) -> Tensor:
+        """Which values of a column are no quantities, being shared by many rows where most of the others differ."""
+        atoms = counts >= max(self.rows_per_level, self.atom_share * n)
+        other_rows = n - float(counts[atoms].sum())
+        return atoms if int((~atoms).sum()) > 0.5 * other_rows else torch.zeros_like(atoms)
 
     def forward(self, samples: Tensor) -> Tensor:
         """Samples [N, d] -> features [N, width], float32."""

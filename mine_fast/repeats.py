@@ -69,8 +69,13 @@ def duplicate_groups(source: PairSource) -> Tensor | None:
     if not isinstance(source, ArraySource) or _is_count(source.x) or _is_count(source.y):
         return None
     x, y = _row_hashes(source.x), _row_hashes(source.y)
-    _, groups = torch.unique(_mixed(_mixed(x) + y), return_inverse=True)
-    rows, pairs = len(source), int(groups.max()) + 1
+    pair = _mixed(_mixed(x) + y)
+    rows = len(source)
+    copies = _occurrences(pair)
+    # A value that comes back without its partner, or very often, is one of a few among quantities, and no copy.
+    atom = (_occurrences(x) > copies) | (_occurrences(y) > copies) | (copies > max(20, rows // 100))
+    _, groups = torch.unique(torch.where(atom, torch.arange(rows, device=pair.device), pair), return_inverse=True)
+    pairs = int(groups.max()) + 1
     if 200 * (rows - pairs) < rows:
         return None
     # Where all repeats are copies of pairs, x and y have about as many different rows as there are different pairs.
@@ -78,6 +83,12 @@ def duplicate_groups(source: PairSource) -> Tensor | None:
     if distinct < FEW_DISTINCT or 10 * distinct < 9 * pairs:
         return None
     return groups.cpu()
+
+
+def _occurrences(values: Tensor) -> Tensor:
+    """How often the value of each row occurs, [N]."""
+    _, place, counts = torch.unique(values, return_inverse=True, return_counts=True)
+    return counts[place]
 
 
 def _is_count(samples: Tensor) -> bool:

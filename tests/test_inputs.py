@@ -66,7 +66,7 @@ def test_codes_become_indicators_and_quantities_do_not():
     # Too many indicators (64 columns of 17 levels, as images have): quantiles only.
     image = QuantileInputs().fit(torch.tensor(generator.integers(0, 17, (500, 64)) * 1.0))
     assert image.width == 64
-    assert image.many_levels.tolist() == list(range(64))
+    assert image.many_levels.tolist() == []  # quantities by nature
 
 
 def balanced(levels, rows=2000):
@@ -101,6 +101,19 @@ def test_what_may_be_a_code(column, indicators, many):
     inputs = QuantileInputs().fit(column[:, None])
     assert inputs.width == 2 + indicators
     assert inputs.many_levels.tolist() == [0] * many
+
+
+def test_values_that_many_rows_share_among_quantities_have_indicators():
+    generator = torch.Generator().manual_seed(0)
+    column = torch.randn(2000, 1, generator=generator)
+    column[:400] = 0.0
+    column[400:500] = 7.0
+    column[500:510] = -3.0  # too few to be told from chance by a network
+    inputs = QuantileInputs().fit(column)
+    assert inputs.levels.tolist() == [0.0, 7.0]
+    assert inputs(column[[0, 400, 500, 1500]])[:, -2:].tolist() == [[1, 0], [0, 1], [0, 0], [0, 0]]
+    rounded = torch.randn(2000, 1, generator=generator).mul(8).round().div(8)  # 50 values, all of them shared
+    assert QuantileInputs().fit(rounded).levels.numel() == 0
 
 
 def test_indicators_of_many_levels_are_larger():

@@ -108,6 +108,12 @@ def discrete():
     yield "few_vectors", rng.standard_normal((200, 3))[labels[:, 0] % 200], labels % 200 + 0.5
     yield "one_side_repeats", np.repeat(u[:2500], 2, 0), u[:, :1]
     yield "continuous", u, u[:, :1]
+    # Half the rows are quantities, half are codes that go with another code in four of five rows, or always.
+    code = rng.integers(0, 5, 5000)[:, None]
+    half = rng.uniform(size=(5000, 1)) < 0.5
+    right = rng.uniform(size=(5000, 1)) < 0.8
+    yield "half_codes", np.where(half, u[:, :1], code), np.where(half, u[:, 1:], np.where(right, -code, -4 * right))
+    yield "half_equal_codes", np.where(half, u[:, :1], code), np.where(half, u[:, 1:], -code)
 
 
 @pytest.mark.parametrize(("x", "y"), [case[1:] for case in discrete()], ids=[case[0] for case in discrete()])
