@@ -48,7 +48,7 @@ def test_closed_forms():
 @pytest.mark.parametrize(("kind", "width", "seed"), [("collider", 1, 0), ("collider", 2, 1), ("direct", 1, 2)])
 def test_information_beyond_z(kind, width, seed):
     x, y, z = samples(kind, 2000, seed, width)
-    r = mine_fast.conditional(x, y, z, seed=seed, steps=400)
+    r = mine_fast.conditional(x, y, z, seed=seed, steps=200)
     assert abs(r.mi - truth(kind, width)) < 3 * r.stderr
     assert r.lower(0.999) < truth(kind, width)
     assert r.lower() > 0.5 * truth(kind, width)
@@ -60,7 +60,7 @@ def test_information_beyond_z(kind, width, seed):
 def test_no_information_beyond_z(kind, width, seed):
     """Not above 0 by its error; below 0 by what the critic of more columns misses, a few hundredths of a nat."""
     x, y, z = samples(kind, 2000, seed, width)
-    r = mine_fast.conditional(x, y, z, seed=seed, steps=400)
+    r = mine_fast.conditional(x, y, z, seed=seed, steps=200)
     assert -0.03 < r.mi < 3 * r.stderr
     assert r.parts[1].mi > 0.25
     assert r.p_value > 0.001
