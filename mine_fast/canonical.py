@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from mine_fast.modules import FittedBuffers
 
 __all__ = ["CanonicalPairs"]
 
 
-class CanonicalPairs(nn.Module):
+class CanonicalPairs(FittedBuffers):
     """Canonical variates of features of X and of Y, fitted on training rows, and the Gaussian log density ratio.
 
     Sample correlations of many columns are too high even where there is nothing: of independent columns the squares
@@ -150,10 +151,3 @@ class CanonicalPairs(nn.Module):
         r = self.correlations
         rest = 1 - r * r
         return (u * v) @ (r / rest) - (u * u + v * v) @ (0.5 * r * r / rest) - 0.5 * torch.log(rest).sum()
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # The buffers have the sizes of the data they were fitted to.
-        for name, buffer in self.named_buffers():
-            if prefix + name in state_dict:
-                setattr(self, name, buffer.new_empty(state_dict[prefix + name].shape))
-        super()._load_from_state_dict(state_dict, prefix, *args)

@@ -1,4 +1,4 @@
-"""Checks of settings that several places take."""
+"""Checks of arguments that several places take."""
 
 from __future__ import annotations
 
@@ -18,3 +18,13 @@ def as_integer(name: str, value: object, least: float = -math.inf) -> int:
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}")
     return int(value)
+
+
+def check_progress(progress: object) -> None:
+    """Refuse what cannot be called.
+
+    Raises:
+        TypeError: neither callable nor None.
+    """
+    if progress is not None and not callable(progress):
+        raise TypeError(f"progress must be callable or None, got {type(progress).__name__}")

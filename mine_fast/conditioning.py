@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from statistics import NormalDist
 from typing import Any
@@ -11,11 +10,12 @@ from typing import Any
 import torch
 
 from mine_fast.arrays import alike, as_pair
+from mine_fast.checks import check_progress
 from mine_fast.cross_fitting import CrossFit, Progress, cross_fit, independent_result
 from mine_fast.data import ArraySource, PairSource
 from mine_fast.devices import usable_device
 from mine_fast.estimator import MINE
-from mine_fast.evaluation import CERTIFIED_TAIL_ROWS, ESTIMATE_TAIL_ROWS, HeldOutScores, influence_variance
+from mine_fast.evaluation import CERTIFIED_TAIL_ROWS, ESTIMATE_TAIL_ROWS, over_folds
 from mine_fast.flags import below_zero, constants
 from mine_fast.repeats import duplicate_groups
 from mine_fast.result import Flag, History, MIResult
@@ -81,8 +81,7 @@ def conditional(
     True
     """
     started = time.perf_counter()
-    if progress is not None and not callable(progress):
-        raise TypeError(f"progress must be callable or None, got {type(progress).__name__}")
+    check_progress(progress)
     if device is not None:
         device = usable_device(device)
     with ordinary_autograd(), torch.device("cpu"):
@@ -95,14 +94,16 @@ def conditional(
         )
     whole, known = ArraySource(x, torch.cat([y, z], 1)), ArraySource(x, z)
     # Both terms need the same folds. Copies of (x, y, z) are copies of (x, z), so those groups keep both apart.
-    copies = whole if duplicate_groups(known) is None else known
+    groups = duplicate_groups(known)
+    if groups is None:
+        groups = duplicate_groups(whole)
 
     def fit(source: PairSource, name: str, quantity: str, done: int) -> CrossFit:
         def report(step: int, steps: int, bound: float) -> None:
             if progress is not None:
                 progress(done * steps + step, 2 * steps, bound)
 
-        fitted = cross_fit(mine, source, seed, device, report, dict(settings), ("x", name), copies)
+        fitted = cross_fit(mine, source, groups, seed, device, report, dict(settings), ("x", name))
         return dataclasses.replace(fitted, result=dataclasses.replace(fitted.result, quantity=quantity))
 
     with ordinary_autograd():
@@ -121,9 +122,10 @@ def _samples(x: Any, y: Any, z: Any) -> tuple[torch.Tensor, torch.Tensor, torch.
 def _difference(whole: CrossFit, known: CrossFit) -> MIResult:
     """I(X;(Y,Z)) - I(X;Z) of the same held-out rows."""
     subtracted = [fold.limited(ESTIMATE_TAIL_ROWS) for fold in known.scores]
-    mi, stderr = _over_folds([fold.limited(ESTIMATE_TAIL_ROWS) for fold in whole.scores], subtracted, whole.groups)
-    certified, certified_stderr = _over_folds(
-        [fold.limited(CERTIFIED_TAIL_ROWS) for fold in whole.scores], subtracted, whole.groups
+    # `subtracted` is empty where z is constant and tells nothing.
+    mi, stderr = over_folds([fold.limited(ESTIMATE_TAIL_ROWS) for fold in whole.scores], whole.groups, subtracted)
+    certified, certified_stderr = over_folds(
+        [fold.limited(CERTIFIED_TAIL_ROWS) for fold in whole.scores], whole.groups, subtracted
     )
     parts = (whole.result, known.result)
     return dataclasses.replace(
@@ -144,24 +146,6 @@ def _difference(whole: CrossFit, known: CrossFit) -> MIResult:
         quantity=_QUANTITY,
         parts=parts,
     )
-
-
-def _over_folds(
-    whole: list[HeldOutScores], known: list[HeldOutScores], groups: list[torch.Tensor | None]
-) -> tuple[float, float]:
-    """The difference of the bounds, averaged over folds by their rows, and its standard error from paired influences.
-
-    `known` is empty where z is constant and tells nothing.
-    """
-    rows = sum(fold.rows for fold in whole)
-    mi = variance = 0.0
-    for k, fold in enumerate(whole):
-        bound, influence, share = fold.dv_bound(), fold.influence(), fold.rows / rows
-        if known:
-            bound, influence = bound - known[k].dv_bound(), influence - known[k].influence()
-        mi += share * bound
-        variance += share**2 * influence_variance(influence, groups[k])
-    return mi, math.sqrt(variance)
 
 
 def _flags(parts: tuple[MIResult, MIResult]) -> list[Flag]:

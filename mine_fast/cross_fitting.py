@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,11 +19,11 @@ from mine_fast.evaluation import (
     CERTIFIED_TAIL_ROWS,
     ESTIMATE_TAIL_ROWS,
     HeldOutScores,
+    over_folds,
     permutation_p_value,
 )
 from mine_fast.flags import constants, duplicate_rows, many_levels, reliability_flags
 from mine_fast.fold_fitting import Fold, FoldFit, fit_fold, trainings
-from mine_fast.repeats import duplicate_groups
 from mine_fast.result import Flag, History, MIResult
 from mine_fast.splitting import split_folds, split_off
 from mine_fast.training import TrainingSettings
@@ -78,24 +77,24 @@ def training_settings(given: dict[str, Any]) -> TrainingSettings:
 def cross_fit(
     mine: DVLoss,
     source: PairSource,
+    groups: Tensor | None,
     seed: int,
     device: torch.device | str | None,
     progress: Progress | None,
     given: dict[str, Any],
     names: tuple[str, str] = ("x", "y"),
-    copies: PairSource | None = None,
 ) -> CrossFit:
     """The work of `MINE.fit`.
 
     Args:
         mine: what trains, from its start in every fold.
         source: the rows.
+        groups: int64 [N], equal for copies of one measurement, which are kept in one fold; None: no copies.
         seed: see `MINE.fit`.
         device: see `MINE.fit`.
         progress: see `MINE.fit`.
         given: the settings.
         names: what the flags call the two variables.
-        copies: as many rows, copies of which are kept in one fold; None: `source`.
     """
     settings = training_settings(given)
     started = time.perf_counter()
@@ -110,7 +109,6 @@ def cross_fit(
         result = independent_result(rows, flags, seed, used, time.perf_counter() - started)
         return CrossFit(result, None, mine.log_ema, [], [])
 
-    groups = duplicate_groups(source if copies is None else copies)
     flags += [flag for flag in (deterministic(source, seed, names), duplicate_rows(groups)) if flag is not None]
     folds = split_folds(rows, settings.folds, seed, groups)
     per_fold = trainings(mine) * settings.steps
@@ -125,8 +123,9 @@ def cross_fit(
             if progress is not None:
                 progress(done + step, len(folds) * per_fold, bound)
 
-        fold = Fold(train, validation, held_out, _fold_seed(seed, k))
-        fits.append(fit_fold(mine, source, fold, settings, device, report))
+        fits.append(
+            fit_fold(mine, Fold(source, train, validation, held_out, _fold_seed(seed, k), settings, device, report))
+        )
     critic = fits[0].critic
     if isinstance(critic, MLPCritic | StackedCritic):
         read = zip(names, (critic.inputs.x, critic.inputs.y), strict=True)
@@ -170,8 +169,8 @@ def _combine(
     folds = [fit.scores for fit in fits]
     histories = [fit.history for fit in fits]
     estimated = [fold.limited(ESTIMATE_TAIL_ROWS) for fold in folds]
-    mi, stderr = _over_folds(estimated, groups)
-    certified, certified_stderr = _over_folds([fold.limited(CERTIFIED_TAIL_ROWS) for fold in folds], groups)
+    mi, stderr = over_folds(estimated, groups)
+    certified, certified_stderr = over_folds([fold.limited(CERTIFIED_TAIL_ROWS) for fold in folds], groups)
     rows = sum(fold.rows for fold in folds)
     certifiable = sum(fold.rows / rows * fold.ceiling(CERTIFIED_TAIL_ROWS) for fold in folds)
     joint = torch.cat([fold.joint for fold in folds])
@@ -198,15 +197,3 @@ def _combine(
         certified_stderr=certified_stderr,
         certifiable=certifiable,
     )
-
-
-def _over_folds(folds: list[HeldOutScores], groups: list[Tensor | None]) -> tuple[float, float]:
-    """The mean of the folds' bounds, weighted by their rows, and its standard error.
-
-    Every row is held out once, and the folds' errors are treated as independent; they are so given the critics. That
-    the critics of other trainings would differ is not counted.
-    """
-    shares = [fold.rows / sum(fold.rows for fold in folds) for fold in folds]
-    mi = sum(share * fold.dv_bound() for share, fold in zip(shares, folds, strict=True))
-    variance = sum(s**2 * fold.variance(g) for s, fold, g in zip(shares, folds, groups, strict=True))
-    return mi, math.sqrt(variance)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mine_fast.arrays import cast
-from mine_fast.checks import as_integer
+from mine_fast.checks import as_integer, check_progress
 from mine_fast.critics import call_critic
 from mine_fast.cross_fitting import Progress, cross_fit
 from mine_fast.data import MINIMUM_ROWS, as_pair, pair_source
@@ -19,6 +19,7 @@ from mine_fast.errors import DivergenceError
 from mine_fast.loss import DVLoss
 from mine_fast.modules import StartingState, in_mode
 from mine_fast.native import critic_obstacle, optimizer_obstacle, use_engine
+from mine_fast.repeats import duplicate_groups
 from mine_fast.result import MIResult
 from mine_fast.steps import optimize_in_torch, optimize_natively
 from mine_fast.training import fitting_threads, ordinary_autograd
@@ -222,8 +223,7 @@ class MINE(DVLoss):
         >>> abs(r.mi - 0.3466) < 4 * r.stderr   # the truth is log(2) / 2
         True
         """
-        if progress is not None and not callable(progress):
-            raise TypeError(f"progress must be callable or None, got {type(progress).__name__}")
+        check_progress(progress)
         seed = as_integer("seed", self._given.get("seed", 0) if seed is None else seed)
         if settings.get("shuffles") is None and "shuffles" in self._given:
             settings["shuffles"] = self.shuffles
@@ -233,7 +233,7 @@ class MINE(DVLoss):
             source = pair_source(x, y, allow_nd=self._takes_nd, recode=is_default(self.T))
             if not is_default(self.T):
                 self._materialize(*source.rows(torch.arange(MINIMUM_ROWS)))
-            fitted = cross_fit(self, source, seed, device, progress, settings)
+            fitted = cross_fit(self, source, duplicate_groups(source), seed, device, progress, settings)
             if fitted.critic is not None:
                 self._take_over(fitted.critic)
                 self.log_ema.copy_(fitted.log_ema)

@@ -6,7 +6,7 @@ Nothing here trains. The rows given are rows that neither trained nor selected t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,6 +22,7 @@ __all__ = [
     "held_out_scores",
     "influence_variance",
     "level_of_rows",
+    "over_folds",
     "permutation_p_value",
     "score_rows",
 ]
@@ -144,6 +145,31 @@ def influence_variance(influence: Tensor, groups: Tensor | None = None) -> float
         influence = torch.zeros(int(group_of.max()) + 1, dtype=influence.dtype).index_add_(0, group_of, influence)
     measurements = influence.numel()
     return float((influence**2).sum()) / rows**2 * measurements / max(1, measurements - 1)  # Bessel's
+
+
+def over_folds(
+    folds: Sequence[HeldOutScores], groups: Sequence[Tensor | None], known: Sequence[HeldOutScores] = ()
+) -> tuple[float, float]:
+    """The mean of the folds' bounds, weighted by their rows, and its standard error.
+
+    Every row is held out once, and the folds' errors are treated as independent; they are so given the critics. That
+    the critics of other trainings would differ is not counted.
+
+    Args:
+        folds: scores of every fold.
+        groups: see `HeldOutScores.variance`, of every fold.
+        known: scores of the same rows by critics whose bounds are subtracted; the influences are so row by row. Empty:
+            nothing.
+    """
+    rows = sum(fold.rows for fold in folds)
+    mi = variance = 0.0
+    for k, fold in enumerate(folds):
+        bound, influence, share = fold.dv_bound(), fold.influence(), fold.rows / rows
+        if known:
+            bound, influence = bound - known[k].dv_bound(), influence - known[k].influence()
+        mi += share * bound
+        variance += share**2 * influence_variance(influence, groups[k])
+    return mi, math.sqrt(variance)
 
 
 def _log_mean_exp(scores: Tensor) -> Tensor:

@@ -37,12 +37,38 @@ STACKING_SHUFFLES = 20
 
 
 class Fold(NamedTuple):
-    """The rows of a fold by what they are for, int64 row numbers each, and its seed."""
+    """What is to be done for a fold.
 
+    Attributes:
+        source: the rows.
+        train, validation, held_out: int64 row numbers, by what the rows are for.
+        seed: of all that is drawn.
+        settings: see `TrainingSettings`.
+        given_device: where to compute; None: where a critic's parameters or the rows are.
+        report: called with (steps done in this fold, latest validation bound).
+    """
+
+    source: PairSource
     train: Tensor
     validation: Tensor
     held_out: Tensor
     seed: int
+    settings: TrainingSettings
+    given_device: torch.device | str | None
+    report: Callable[[int, float], None]
+
+    @property
+    def device(self) -> torch.device | str:
+        """Where a default critic computes."""
+        return self.given_device or self.source.device
+
+    def fitting_rows(self) -> tuple[Tensor, Tensor]:
+        """Training rows x and y that a default critic learns its inputs from."""
+        return self.source.rows(self.train[: QuantileInputs.max_rows])
+
+    def generator(self) -> torch.Generator:
+        """Draws the first weights."""
+        return torch.Generator("cpu").manual_seed(self.seed)
 
 
 class FoldFit(NamedTuple):
@@ -64,49 +90,28 @@ def _stacks(mine: DVLoss) -> bool:
     return (mine.T is None or isinstance(mine.T, StackedCritic)) and mine.loss != "infonce"
 
 
-def fit_fold(
-    mine: DVLoss,
-    source: PairSource,
-    fold: Fold,
-    settings: TrainingSettings,
-    device: torch.device | str | None,
-    report: Callable[[int, float], None],
-) -> FoldFit:
+def fit_fold(mine: DVLoss, fold: Fold) -> FoldFit:
     """Fit the critic of a fold: a copy of the caller's or, without one, a new `StackedCritic`.
 
     Args:
-        mine: whose critic, loss and settings; left as it is.
-        source: the rows.
-        fold: which rows are for what.
-        settings: see `TrainingSettings`.
-        device: where to compute; None: where T's parameters or the rows are.
-        report: called with (steps done in this fold, latest validation bound).
+        mine: whose critic and loss; left as it is.
+        fold: the rows and settings.
     """
-    fit = _fit_stack if _stacks(mine) else _fit_given
-    return fit(mine, source, fold, settings, device, report)
+    return _fit_stack(mine, fold) if _stacks(mine) else _fit_given(mine, fold)
 
 
-def _fit_given(
-    mine: DVLoss,
-    source: PairSource,
-    fold: Fold,
-    settings: TrainingSettings,
-    device: torch.device | str | None,
-    report: Callable[[int, float], None],
-) -> FoldFit:
+def _fit_given(mine: DVLoss, fold: Fold) -> FoldFit:
     """Train a copy of the caller's critic, from its weights before any training on rows that are held out now."""
     loss = mine.at_start(fold.seed)
-    critic, transform = _critic_on_rows(loss, source, fold, device)
-    rows = source.map(transform)
-    history = _train(loss, rows, fold, settings, report)
+    critic, transform = _critic_on_rows(loss, fold)
+    rows = fold.source.map(transform)
+    history = _train(loss, rows, fold, fold.report)
     score = _scorer(loss)
     level = free_level(loss, score, rows, fold.train[:LEVEL_ROWS_TO_READ])
-    return FoldFit(critic, loss.log_ema, history, _held_out(score, rows, fold, settings, len(source), level))
+    return FoldFit(critic, loss.log_ema, history, _held_out(score, rows, fold, level))
 
 
-def _critic_on_rows(
-    loss: DVLoss, source: PairSource, fold: Fold, device: torch.device | str | None
-) -> tuple[nn.Module, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]]:
+def _critic_on_rows(loss: DVLoss, fold: Fold) -> tuple[nn.Module, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]]:
     """A fold's critic, put into a loss that has not trained, and what maps rows to what the loss reads.
 
     An `MLPCritic` reads features that do not change while it trains, so they are computed once, and its network is
@@ -114,50 +119,40 @@ def _critic_on_rows(
     """
     if is_default(loss.T):
         critic = loss.T if isinstance(loss.T, MLPCritic) else MLPCritic()
-        critic.prepare(*_fitting_rows(source, fold), _generator(fold))
-        critic.to(device or source.device)
+        critic.prepare(*fold.fitting_rows(), fold.generator()).to(fold.device)
         loss.T, loss.method = critic.layers, "concat"
-        loss.to(device or source.device)
-        return critic, lambda x, y: critic.features(*_moved(x, y, device))
+        loss.to(fold.device)
+        return critic, lambda x, y: critic.features(x.to(fold.device), y.to(fold.device))
     like = next(loss.T.parameters(), None) if isinstance(loss.T, nn.Module) else None
     if like is None:
         raise TypeError(f"T must be a torch.nn.Module with parameters to be trained, got {type(loss.T).__name__}")
-    loss.to(device or like.device)
+    loss.to(fold.given_device or like.device)
     like = next(loss.T.parameters())
     return loss.T, lambda x, y: (cast(x, like, "x"), cast(y, like, "y"))
 
 
-def _fit_stack(
-    mine: DVLoss,
-    source: PairSource,
-    fold: Fold,
-    settings: TrainingSettings,
-    device: torch.device | str | None,
-    report: Callable[[int, float], None],
-) -> FoldFit:
+def _fit_stack(mine: DVLoss, fold: Fold) -> FoldFit:
     """Train the two perceptrons of a `StackedCritic`, each on its features, and weigh them on the validation rows."""
-    critic = StackedCritic().prepare(*_fitting_rows(source, fold), _generator(fold))
-    critic.to(device or source.device)
-    features = source.map(lambda x, y: critic.inputs(*_moved(x, y, device)))
+    critic = StackedCritic().prepare(*fold.fitting_rows(), fold.generator()).to(fold.device)
+    features = fold.source.map(lambda x, y: critic.inputs(x.to(fold.device), y.to(fold.device)))
     histories = []
     for i, (network, x_width, y_width) in enumerate(critic.networks()):
         loss = mine.at_start(fold.seed)
         loss.T, loss.method = network, "concat"
-        loss.to(device or source.device)
+        loss.to(fold.device)
 
         def read(x: Tensor, y: Tensor, widths: tuple[int, int] = (x_width, y_width)) -> tuple[Tensor, Tensor]:
             return x[:, : widths[0]], y[:, : widths[1]]
 
-        def progress(step: int, bound: float, done: int = i * settings.steps) -> None:
-            report(done + step, bound)
+        def progress(step: int, bound: float, done: int = i * fold.settings.steps) -> None:
+            fold.report(done + step, bound)
 
-        histories.append(_train(loss, features.map(read), fold, settings, progress))
+        histories.append(_train(loss, features.map(read), fold, progress))
 
     log_ema = _weigh(critic, features, fold)
     critic.eval()
     history = max(histories, key=lambda h: max(h.validation))
-    scores = _held_out(critic.score_features, features, fold, settings, len(source))
-    return FoldFit(critic, log_ema, history, scores)
+    return FoldFit(critic, log_ema, history, _held_out(critic.score_features, features, fold))
 
 
 def _weigh(critic: StackedCritic, features: PairSource, fold: Fold) -> Tensor:
@@ -176,13 +171,8 @@ def _weigh(critic: StackedCritic, features: PairSource, fold: Fold) -> Tensor:
     return torch.logsumexp(weights @ marginal, 0) - math.log(marginal.shape[1])
 
 
-def _train(
-    loss: DVLoss,
-    rows: PairSource,
-    fold: Fold,
-    settings: TrainingSettings,
-    report: Callable[[int, float], None],
-) -> FoldHistory:
+def _train(loss: DVLoss, rows: PairSource, fold: Fold, report: Callable[[int, float], None]) -> FoldHistory:
+    settings = fold.settings
     loss.shuffles = settings.shuffles
     parameters = sum(p.numel() for p in loss.parameters())
     # A stack of layers draws nothing from torch's global generators.
@@ -195,29 +185,15 @@ def _held_out(
     score: Callable[[Tensor, Tensor], Tensor],
     rows: PairSource,
     fold: Fold,
-    settings: TrainingSettings,
-    total: int,
     level: Callable[[Tensor], Tensor] | None = None,
 ) -> HeldOutScores:
     # A million pairs settle the marginal term; fewer than 20 shuffles leave it noisy, 199 are enough to test with.
-    shuffles = settings.evaluation_shuffles or min(199, max(20, 1_000_000 // total))
+    shuffles = fold.settings.evaluation_shuffles or min(199, max(20, 1_000_000 // len(fold.source)))
     return held_out_scores(score, rows, fold.held_out, fold.seed, shuffles, level)
 
 
 def _scorer(loss: DVLoss) -> Callable[[Tensor, Tensor], Tensor]:
     return lambda x, y: call_critic(loss.T, loss.method, x, y)
-
-
-def _fitting_rows(source: PairSource, fold: Fold) -> tuple[Tensor, Tensor]:
-    return source.rows(fold.train[: QuantileInputs.max_rows])
-
-
-def _generator(fold: Fold) -> torch.Generator:
-    return torch.Generator("cpu").manual_seed(fold.seed)
-
-
-def _moved(x: Tensor, y: Tensor, device: torch.device | str | None) -> tuple[Tensor, Tensor]:
-    return (x, y) if device is None else (x.to(device), y.to(device))
 
 
 #: Held by the fit that has seeded torch's global generators: there is one set of them for all threads.

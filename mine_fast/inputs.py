@@ -8,15 +8,15 @@ nothing, so those become indicators.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from mine_fast.modules import FittedBuffers
 
 __all__ = ["QuantileInputs"]
 
 
-class QuantileInputs(nn.Module):
+class QuantileInputs(FittedBuffers):
     """Columns of one variable -> features of unit scale, by what `fit` saw of their distribution.
 
     Every column becomes the normal quantile of its (mid-)rank, interpolated between at most `max_knots` quantiles of
@@ -108,13 +108,6 @@ class QuantileInputs(nn.Module):
         if chosen:
             self.levels = torch.cat([levels[column] for column in chosen])
             self.level_columns = torch.cat([torch.full_like(levels[c], c, dtype=torch.int64) for c in chosen])
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # The buffers have the sizes of the data they were fitted to.
-        for name, buffer in self.named_buffers():
-            if prefix + name in state_dict:
-                setattr(self, name, buffer.new_empty(state_dict[prefix + name].shape))
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _knots_of(self, column: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Knots, their normal quantiles, and the levels if the column may be a code."""

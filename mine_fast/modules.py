@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["StartingState", "has_parameter_hooks", "in_mode", "is_plain"]
+__all__ = ["FittedBuffers", "StartingState", "has_parameter_hooks", "in_mode", "is_plain"]
 
 
 def is_plain(module: nn.Module) -> bool:
@@ -32,6 +32,16 @@ def in_mode(module: nn.Module, training: bool) -> Iterator[None]:
     finally:
         for part, mode in before:
             part.training = mode
+
+
+class FittedBuffers(nn.Module):
+    """A module whose buffers have the sizes of the data that it was fitted to; a state loads whatever those are."""
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        for name, buffer in self.named_buffers():
+            if prefix + name in state_dict:
+                setattr(self, name, buffer.new_empty(state_dict[prefix + name].shape))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class StartingState:

@@ -35,7 +35,7 @@ class TrainingSettings:
     """How a critic is trained; every field can be passed to `MINE.fit` and `mine_fast.estimate`.
 
     Attributes:
-        steps: optimiser steps per fold.
+        steps: optimiser steps per network and fold.
         batch_size: joint rows per step.
         learning_rate: peak of the schedule (linear warm-up over a tenth of the steps, then a cosine to zero).
         shuffles: marginal pairs per row and step.

@@ -65,12 +65,12 @@ def test_held_out_rows_train_and_select_nothing(monkeypatch):
     from mine_fast import fold_fitting
 
     seen = []
-    true_prepare, true_train = fold_fitting._fitting_rows, fold_fitting.train_critic
+    true_prepare, true_train = fold_fitting.Fold.fitting_rows, fold_fitting.train_critic
     true_weigh, true_held_out = fold_fitting._weigh, fold_fitting._held_out
 
-    def prepare(source, fold):
+    def prepare(fold):
         seen.append({"used": set(fold.train.tolist())})
-        return true_prepare(source, fold)
+        return true_prepare(fold)
 
     def train(mine, score, source, train_rows, validation_rows, *rest):
         fetch = source.rows
@@ -85,7 +85,7 @@ def test_held_out_rows_train_and_select_nothing(monkeypatch):
         seen[-1]["held_out"] = set(fold.held_out.tolist())
         return true_held_out(score, rows, fold, *rest)
 
-    monkeypatch.setattr(fold_fitting, "_fitting_rows", prepare)
+    monkeypatch.setattr(fold_fitting.Fold, "fitting_rows", prepare)
     monkeypatch.setattr(fold_fitting, "train_critic", train)
     monkeypatch.setattr(fold_fitting, "_weigh", weigh)
     monkeypatch.setattr(fold_fitting, "_held_out", held_out)
@@ -193,7 +193,7 @@ def test_what_the_rows_cannot_certify():
 
 def test_copies_stay_on_one_side_of_the_split(monkeypatch):
     """Of independent rows in four copies, a critic that memorises scores copies high unless they are kept together."""
-    from mine_fast import cross_fitting, repeats
+    from mine_fast import estimator, repeats
 
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(2, 100, 10, generator=generator).repeat(1, 4, 1)
@@ -206,7 +206,7 @@ def test_copies_stay_on_one_side_of_the_split(monkeypatch):
 
     monkeypatch.setattr(repeats, "FEW_DISTINCT", 50)  # the 100 different rows are no discrete variable
     kept = fit()
-    monkeypatch.setattr(cross_fitting, "duplicate_groups", lambda source: None)
+    monkeypatch.setattr(estimator, "duplicate_groups", lambda source: None)
     leaky = fit()
     assert leaky.mi > 0.3  # what the split has to prevent
     assert kept.mi < 0.05
