@@ -35,10 +35,7 @@ def run(contender: str, shuffles: int) -> None:
     x, y = engine_step.data_of(x_width, y_width, batch)
     critic = baselines.make_critic(x_width, y_width, hidden, layers)
     if contender == "engine":
-        engine = engine_step.build_engine.load().Engine(
-            x_width, y_width, [hidden] * layers, [1] * layers, [0.0] * layers, [0.0] * layers, 0, 0.01, 0
-        )
-        engine.parameters = engine_step.flat_parameters(critic)
+        engine = engine_step.relu_engine(SIZE, critic)
 
         def steps() -> None:
             engine.train(x.numpy(), y.numpy(), 3, batch, shuffles, 1e-4, threads=1)

@@ -121,6 +121,15 @@ def validate(engine, torch_run: TorchRun, x: torch.Tensor, y: torch.Tensor, batc
     return error
 
 
+def relu_engine(size: tuple[int, ...], critic: nn.Module):
+    """An engine with the parameters of a ReLU critic of one of the sizes."""
+    x_width, y_width, hidden, layers, _ = size
+    zeros = [0.0] * layers
+    engine = build_engine.load().Engine(x_width, y_width, [hidden] * layers, [1] * layers, zeros, zeros, 0, 0.01, 0)
+    engine.parameters = flat_parameters(critic)
+    return engine
+
+
 def two_threads(train: Callable[[int, int], None], options: argparse.Namespace) -> float:
     """Wall time of a step on two threads over that on one: the least of each, as other programs only add."""
     least = {1: math.inf, 2: math.inf}

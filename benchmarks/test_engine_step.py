@@ -9,7 +9,7 @@ them, holds the engine's gradient to fp64 first, and is where the figures of the
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import baselines
 import engine_step
@@ -20,23 +20,12 @@ CONTENDERS = ("engine", "eager", "mine-pytorch")
 STEPS = 10
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def ten_steps(contender: str, size: tuple[int, ...]) -> Callable[[], object]:
     x_width, y_width, hidden, layers, batch = size
     x, y = engine_step.data_of(x_width, y_width, batch)
     critic = baselines.make_critic(x_width, y_width, hidden, layers)
     if contender == "engine":
-        engine = engine_step.build_engine.load().Engine(
-            x_width, y_width, [hidden] * layers, [1] * layers, [0.0] * layers, [0.0] * layers, 0, 0.01, 0
-        )
-        engine.parameters = engine_step.flat_parameters(critic)
+        engine = engine_step.relu_engine(size, critic)
         return lambda: engine.train(x.numpy(), y.numpy(), STEPS, batch, 1, engine_step.RATE, threads=1)
     make = baselines.clean_eager_step if contender == "eager" else baselines.mine_pytorch_step
     step = make(critic, engine_step.RATE)

@@ -10,7 +10,7 @@ the median of 5 runs of 20,000 calls.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -52,14 +52,6 @@ PUBLIC: dict[str, Callable[..., object]] = {
     "paired_first_layer": lambda x, y, w, b, s: ops.paired_first_layer(x, y, w, b, KEY),
     "dv_term": lambda x, y, w, b, s: ops.dv_loss_of_scores(s, 2, EMA),
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def measure(benchmark: BenchmarkFixture, op: str, contender: str, call: Callable[[], object]) -> None:

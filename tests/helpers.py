@@ -1,4 +1,4 @@
-"""What the op tests share: samples in several layouts, tolerances that travel with the dtype, and comparisons."""
+"""What tests share: samples in several layouts, tolerances that travel with the dtype, datasets, and comparisons."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 #: Row counts: the smallest batches, odd ones, and one beyond a thread's share of work (32768 elements).
 ROWS = (2, 3, 41, 401, 1271)
@@ -109,6 +110,19 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+class Pairs(Dataset):
+    """Rows by number from a list."""
+
+    def __init__(self, items):
+        self.items = items
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, row):
+        return self.items[row]
+
+
 # Comparisons ----------------------------------------------------------------------------------------------------------
 
 
@@ -149,3 +163,17 @@ def assert_gradient_close(actual: Tensor, expected: Tensor, dtype: torch.dtype, 
     # Roundings of either sign average out as 1 / sqrt(n); 5 standard deviations of that may remain.
     allowed = (rtol * e.abs().mean() + atol) * min(1.0, 5 / e.numel() ** 0.5)
     assert abs((a - e).mean()) <= allowed
+
+
+def assert_compiles_alike(eager: nn.Module, graph: nn.Module, batch: tuple[Tensor, ...], steps: int) -> None:
+    """Two losses of equal state, one compiled as one graph: the same values and gradients step after step."""
+    compiled = torch.compile(graph, fullgraph=True)
+    for _ in range(steps):
+        eager.zero_grad()
+        graph.zero_grad()
+        a, b = eager(*batch), compiled(*batch)
+        a.backward()
+        b.backward()
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+        for p, q in zip(eager.parameters(), graph.parameters(), strict=True):
+            torch.testing.assert_close(p.grad, q.grad, rtol=1e-4, atol=1e-6)

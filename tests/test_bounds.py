@@ -7,7 +7,7 @@ import math
 import hypothesis.strategies as st
 import pytest
 import torch
-from helpers import sample, with_outliers
+from helpers import assert_compiles_alike, sample, with_outliers
 from hypothesis import given
 from torch import nn
 from torch.nn import functional as F
@@ -270,18 +270,8 @@ def test_infonce_takes_fifteen_candidates_and_no_more_than_there_are_rows():
 
 @pytest.mark.parametrize("loss", [*TORCH_LOSSES, "nwj"])
 def test_compiles_as_one_graph(loss, fresh_dynamo):
-    x, z = batch()
     eager, graph = (mine_fast.MINE(stack(), loss, method="concat", seed=2) for _ in range(2))
-    compiled = torch.compile(graph, fullgraph=True)
-    for _ in range(2):
-        eager.zero_grad()
-        graph.zero_grad()
-        a, b = eager(x, z), compiled(x, z)
-        a.backward()
-        b.backward()
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
-        for p, q in zip(eager.parameters(), graph.parameters(), strict=True):
-            torch.testing.assert_close(p.grad, q.grad, rtol=1e-4, atol=1e-6)
+    assert_compiles_alike(eager, graph, batch(), steps=2)
 
 
 @pytest.mark.parametrize("loss", TORCH_LOSSES)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers import Pairs
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -294,19 +295,6 @@ def test_gpu_tensors_stay_and_do_not_mix():
 
 X = torch.arange(20.0).reshape(10, 2)
 Y = 100 + torch.arange(10.0)
-
-
-class Pairs(Dataset):
-    """Rows by number from a list."""
-
-    def __init__(self, items):
-        self.items = items
-
-    def __len__(self):
-        return len(self.items)
-
-    def __getitem__(self, row):
-        return self.items[row]
 
 
 class ManyAtOnce(Pairs):

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers import assert_compiles_alike
 from torch import nn
 
 import mine_fast
@@ -232,19 +233,9 @@ def test_gradients_accumulate_over_calls_before_one_backward():
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_compiles_as_one_graph(loss):
-    x, z = batch()
     eager = mine_fast.MINE(stack(), loss, method="concat", seed=2)
     graph = mine_fast.MINE(stack(), loss, method="concat", seed=2)
-    compiled = torch.compile(graph, fullgraph=True)
-    for _ in range(3):
-        eager.zero_grad()
-        graph.zero_grad()
-        a, b = eager(x, z), compiled(x, z)
-        a.backward()
-        b.backward()
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
-        for p, q in zip(eager.parameters(), graph.parameters(), strict=True):
-            torch.testing.assert_close(p.grad, q.grad, rtol=1e-4, atol=1e-6)
+    assert_compiles_alike(eager, graph, batch(), steps=3)
     assert torch.equal(eager.shuffle_key, graph.shuffle_key)
     torch.testing.assert_close(eager.log_ema, graph.log_ema)
 

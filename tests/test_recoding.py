@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers import Pairs
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from torch.utils.data import Dataset
 
 import mine_fast
 from mine_fast.arrays import as_samples
@@ -15,17 +15,6 @@ from mine_fast.data import pair_source
 
 BIG = 2**60 + 1
 DAYS = np.array(["2024-02-01", "2024-01-01", "2024-02-01"], dtype="datetime64[D]")
-
-
-class Pairs(Dataset):
-    def __init__(self, items):
-        self.items = items
-
-    def __len__(self):
-        return len(self.items)
-
-    def __getitem__(self, row):
-        return self.items[row]
 
 
 @pytest.mark.parametrize(
