@@ -17,7 +17,7 @@ from mine_fast.result import Flag
 
 __all__ = ["below_zero", "constants", "duplicate_rows", "few_rows", "many_levels", "reliability_flags"]
 
-#: Fewer rows in all are few. Of Gaussian pairs with rho 0.8 (0.511 nats), 12 samples each, the estimate's standard
+#: Fewer rows in all are few. Of Gaussian pairs with rho 0.8 (0.511 nats), 12 samples each, a perceptron's standard
 #: deviation and mean stderr were 0.50 and 0.31 for 40 rows, 0.27 and 0.17 for 80, 0.08 and 0.08 for 120, 0.06 and 0.06
 #: for 200; its bias was -0.37, -0.18, -0.07 and -0.02.
 FEW_ROWS = 200
