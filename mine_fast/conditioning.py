@@ -65,8 +65,8 @@ def conditional(
     Returns:
         MIResult in nats with `quantity` "I(X;Y|Z)". `stderr` covers the sampling of the held-out rows. `p_value` is
         that of a one-sided z-test, 1 - Phi(mi / stderr): asymptotic, given the critics, and no better than they are.
-        (Shuffling y would break its link to z too, and so test another hypothesis.) `lower` starts from I(X;(Y,Z)) limited to what the
-        rows certify, less I(X;Z) as estimated. `history` holds the differences of the curves.
+        (Shuffling y would break its link to z too, and so test another hypothesis.) `lower` starts from I(X;(Y,Z))
+        limited to what the rows certify, less I(X;Z) as estimated. `history` holds the differences of the curves.
 
     Raises:
         ValueError, TypeError: bad data or settings; the message names the argument.
