@@ -139,18 +139,16 @@ class StackedCritic(nn.Module):
     def members(self) -> list[Callable[[Tensor, Tensor], Tensor]]:
         """The six critics: features with factors -> scores [N]."""
 
-        def gaussian(i: int) -> Callable[[Tensor, Tensor], Tensor]:
-            return lambda x, y: self.inputs.gaussian_score(i, x, y)
-
         def perceptron_of(network: nn.Module, x_width: int, y_width: int) -> Callable[[Tensor, Tensor], Tensor]:
             return lambda x, y: network(torch.cat([x[:, :x_width], y[:, :y_width]], 1))[:, 0]
 
+        factors = self.separable.outputs + 2
+
         def separable(x: Tensor, y: Tensor) -> Tensor:
-            factors = self.separable.outputs + 2
             return (x[:, -factors:] * y[:, -factors:]).sum(1)
 
         perceptrons = [perceptron_of(*network) for network in self.networks()[:2]]
-        return [*map(gaussian, range(3)), *perceptrons, separable]
+        return [*self.inputs.gaussian_critics(), *perceptrons, separable]
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Scores [N] of the pairs (x_i, y_i)."""

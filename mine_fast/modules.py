@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["FittedBuffers", "StartingState", "has_parameter_hooks", "in_mode", "is_plain"]
+__all__ = ["FittedBuffers", "StartingState", "copied_state", "has_parameter_hooks", "in_mode", "is_plain"]
 
 
 def is_plain(module: nn.Module) -> bool:
@@ -34,6 +35,14 @@ def in_mode(module: nn.Module, training: bool) -> Iterator[None]:
             part.training = mode
 
 
+def copied_state(module: nn.Module) -> dict[str, Any]:
+    """The state of a module, which training does not change."""
+    return {
+        name: value.detach().clone() if isinstance(value, Tensor) else copy.deepcopy(value)
+        for name, value in module.state_dict().items()
+    }
+
+
 class FittedBuffers(nn.Module):
     """A module whose buffers have the sizes of the data that it was fitted to; a state loads whatever those are."""
 
@@ -52,7 +61,4 @@ class StartingState:
 
     def __init__(self, critic: nn.Module) -> None:
         self.critic = critic
-        self.state: dict[str, Any] = {
-            name: value.detach().clone() if isinstance(value, Tensor) else value
-            for name, value in critic.state_dict().items()
-        }
+        self.state = copied_state(critic)

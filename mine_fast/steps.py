@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -28,6 +28,10 @@ _LOWER_RATE = "lower the learning rate of opt"
 
 class Steps(Protocol):
     """What trains a MINE module step by step."""
+
+    @property
+    def score(self) -> Callable[[Tensor, Tensor], Tensor] | None:
+        """(x [b, dx], y [b, dy]) -> scores [b] by the averaged weights, no gradient; None: the module's own way."""
 
     def advance(self, count: int) -> float:
         """Make `count` steps; the mean loss over them."""
@@ -72,6 +76,8 @@ def averaging_weight(decay: float, updates: int) -> float:
 
 class TorchSteps:
     """Steps in torch: any critic, any device."""
+
+    score = None
 
     def __init__(
         self, mine: DVLoss, source: PairSource, train_rows: Tensor, settings: TrainingSettings, seed: int
@@ -157,6 +163,10 @@ class NativeSteps:
             return math.nan
         self.done += count
         return float(losses.mean())
+
+    def score(self, x: Tensor, y: Tensor) -> Tensor:
+        """See `Steps`."""
+        return torch.from_numpy(self.critic.engine.score(engine_rows(x), engine_rows(y), averaged=True))
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
