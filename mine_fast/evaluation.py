@@ -30,8 +30,8 @@ __all__ = [
 #: Rows that are shuffled among each other; bounds the memory of a source that does not fit it.
 CHUNK_ROWS = 8192
 
-#: Rows that go through a critic at once, and on the CPU: there the activations of more leave the caches, and a row costs
-#: twice as much.
+#: Rows that go through a critic at once, and on the CPU: there the activations of more leave the caches, and a row
+#: costs twice as much.
 CALL_ROWS, CALL_ROWS_ON_CPU = 65_536, 2048
 
 #: Rows that the marginal term of an estimate must rest on, as `HeldOutScores.limited` counts them. What happens less

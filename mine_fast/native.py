@@ -1,9 +1,10 @@
 """The native training engine (csrc/engine): which critics it trains, and the way there and back.
 
 It trains stacks of Linear layers with an activation and Gaussian noise between them, and separable critics of two such
-stacks (without noise), in float32 on the CPU, by Adam or AdamW. The same seed gives the same pairs as the torch path and, without noise, the same parameters to rounding. Noise
-comes from a counter instead of torch's generator: the same distribution, other numbers. Afterwards the parameters are
-back in the module, and the optimiser's moments in the optimiser, so that a user can go on in torch.
+stacks (without noise), in float32 on the CPU, by Adam or AdamW. The same seed gives the same pairs as the torch path
+and, without noise, the same parameters to rounding. Noise comes from a counter instead of torch's generator: the same
+distribution, other numbers. Afterwards the parameters are back in the module, and the optimiser's moments in the
+optimiser, so that a user can go on in torch.
 """
 
 from __future__ import annotations
