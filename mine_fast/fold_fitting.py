@@ -84,7 +84,7 @@ class FoldFit(NamedTuple):
 
 def trainings(mine: DVLoss) -> int:
     """How many networks are trained per fold."""
-    return 3 if _stacks(mine) else 1
+    return 2 if _stacks(mine) else 1
 
 
 def _stacks(mine: DVLoss) -> bool:
