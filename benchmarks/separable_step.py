@@ -17,6 +17,7 @@ import argparse
 import math
 import statistics
 from collections.abc import Callable
+from itertools import pairwise
 
 import baselines
 import numpy as np
@@ -61,8 +62,8 @@ def products_of(x_width: int, y_width: int, hidden: int, layers: int, outputs: i
     towers = []
     for width in (x_width, y_width):
         widths = [width, *[hidden] * layers, outputs + 1]
-        towers.append([(torch.randn(batch, a), torch.randn(b, a), torch.randn(batch, b)) for a, b in
-                       zip(widths[:-1], widths[1:], strict=True)])  # fmt: skip
+        layers_of = [(torch.randn(batch, a), torch.randn(b, a), torch.randn(batch, b)) for a, b in pairwise(widths)]
+        towers.append(layers_of)
     f, g, scores = torch.randn(batch, outputs + 2), torch.randn(batch, outputs + 2), torch.randn(batch, batch)
     out = [[(torch.empty_like(c), torch.empty_like(a), torch.empty_like(b)) for a, b, c in t] for t in towers]
     f_out, g_out, scores_out = torch.empty_like(f), torch.empty_like(g), torch.empty_like(scores)
