@@ -25,14 +25,14 @@ from mine_fast.ops import LOSSES
 
 __all__ = ["EngineCritic", "network_stacks", "optimizer_obstacle", "use_engine"]
 
-ENGINES = ("auto", "native", "torch")
+ENGINES = ("auto", "native", "torch", "graph")
 
 
 def use_engine(engine: str, obstacle: str | None) -> bool:
     """Whether to train natively.
 
     Args:
-        engine: "auto": if nothing is in the way; "native": or it is an error; "torch": never.
+        engine: "auto": if nothing is in the way; "native": or it is an error; "torch", "graph": never.
         obstacle: what is in the way, or None.
 
     Raises:
@@ -42,7 +42,7 @@ def use_engine(engine: str, obstacle: str | None) -> bool:
         raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
     if engine == "native" and obstacle:
         raise ValueError(f"engine='native' cannot train this: {obstacle}; engine='auto' falls back to torch")
-    return engine != "torch" and obstacle is None
+    return engine in ("auto", "native") and obstacle is None
 
 
 @dataclass
@@ -124,8 +124,8 @@ def critic_obstacle(mine: DVLoss) -> str | None:
     stacks = network_stacks(mine)
     if not stacks:
         return (
-            "T is not a torch.nn.Sequential of Linear layers and activations with method='concat', nor a "
-            "SeparableCritic with method=None, or it has hooks"
+            "T is not a torch.nn.Sequential of Linear layers and activations with method='concat' (nor a SeparableCritic "
+            "with method=None), free of hooks"
         )
     obstacle = _stack_obstacle(stacks)
     if obstacle is not None:

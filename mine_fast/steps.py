@@ -101,16 +101,20 @@ class TorchSteps:
         for _ in range(count):
             for group in self.optimizer.param_groups:
                 group["lr"] = self.rates[self.done]
-            self.optimizer.zero_grad(set_to_none=True)
-            loss = self.mine(*self.source.rows(next(self.batches)))
-            loss.backward()
-            nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm, foreach=True)
-            self.optimizer.step()
+            losses.append(self._step(next(self.batches)))
             self.done += 1
             weight = averaging_weight(self.settings.averaging, self.done)
             torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], weight)
-            losses.append(loss.detach())
         return float(torch.stack(losses).mean())
+
+    def _step(self, index: Tensor) -> Tensor:
+        """An optimiser step on these rows; its loss, []."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.mine(*self.source.rows(index))
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm, foreach=True)
+        self.optimizer.step()
+        return loss.detach()
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
