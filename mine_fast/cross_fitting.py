@@ -26,7 +26,7 @@ from mine_fast.flags import constants, duplicate_rows, many_levels, reliability_
 from mine_fast.fold_fitting import Fold, FoldFit, fit_fold, trainings
 from mine_fast.result import Flag, History, MIResult
 from mine_fast.splitting import split_folds, split_off
-from mine_fast.training import TrainingSettings
+from mine_fast.training import TrainingSettings, default_steps
 
 if TYPE_CHECKING:
     from mine_fast.loss import DVLoss
@@ -65,13 +65,13 @@ class CrossFit:
     groups: list[Tensor | None]
 
 
-def training_settings(given: dict[str, Any]) -> TrainingSettings:
+def training_settings(given: dict[str, Any], rows: int) -> TrainingSettings:
     """`TrainingSettings` with those given; None keeps a default, an unknown name is an error that lists the known."""
     known = {field.name for field in dataclasses.fields(TrainingSettings)}
     for name in given:
         if name not in known:
             raise TypeError(f"{name} is no setting of fit or estimate; the settings are {', '.join(sorted(known))}")
-    return TrainingSettings(**{name: value for name, value in given.items() if value is not None})
+    return TrainingSettings(**{"steps": default_steps(rows), **{k: v for k, v in given.items() if v is not None}})
 
 
 def cross_fit(
@@ -96,9 +96,9 @@ def cross_fit(
         given: the settings.
         names: what the flags call the two variables.
     """
-    settings = training_settings(given)
-    started = time.perf_counter()
     rows = len(source)
+    settings = training_settings(given, rows)
+    started = time.perf_counter()
     if rows < MINIMUM_ROWS_TO_FIT:
         raise ValueError(f"x and y need at least {MINIMUM_ROWS_TO_FIT} rows to train and to hold out, got {rows}")
     if settings.folds > rows // 4:

@@ -24,7 +24,7 @@ from mine_fast.steps import NativeSteps, Steps, TorchSteps
 if TYPE_CHECKING:
     from mine_fast.loss import DVLoss
 
-__all__ = ["FoldHistory", "TrainingSettings", "free_level", "train_critic"]
+__all__ = ["FoldHistory", "TrainingSettings", "default_steps", "free_level", "train_critic"]
 
 #: Reference rows that tell the level of a row of x: to choose a step by, and to read an estimate off. At 2.88 nats a
 #: normalised critic (loss "js") lost 0.03 nats by 256 and 0.19 by 64.
@@ -36,7 +36,8 @@ class TrainingSettings:
     """How a critic is trained; every field can be passed to `MINE.fit` and `mine_fast.estimate`.
 
     Attributes:
-        steps: optimiser steps per network and fold.
+        steps: optimiser steps per network and fold. `fit` and `estimate` make fewer of few rows where none are given:
+            300 up to 1000 rows, 600 from 4000 (see `default_steps`).
         batch_size: joint rows per step.
         learning_rate: peak of the schedule (linear warm-up over a tenth of the steps, then a cosine to zero).
         shuffles: marginal pairs per row and step.
@@ -88,6 +89,18 @@ class TrainingSettings:
         if self.evaluation_shuffles is not None:
             shuffles = as_integer("evaluation_shuffles", self.evaluation_shuffles, least=1)
             object.__setattr__(self, "evaluation_shuffles", shuffles)
+
+
+def default_steps(rows: int) -> int:
+    """Optimiser steps for N rows: 300 sqrt(N / 1000), from 300 to 600.
+
+    More of few rows is learnt by heart: over eleven distributions that are hard to learn, 300 steps left a mean error
+    of 0.089 nats at N = 1000 and of 0.041 at N = 3000, 600 left 0.091 and 0.038.
+
+    >>> default_steps(200), default_steps(2000), default_steps(10_000)
+    (300, 424, 600)
+    """
+    return round(min(max(300 * math.sqrt(rows / 1000), 300), 600))
 
 
 @dataclass
