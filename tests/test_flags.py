@@ -10,7 +10,6 @@ import mine_fast
 from mine_fast.data import ArraySource
 from mine_fast.evaluation import HeldOutScores
 from mine_fast.flags import (
-    FEW_ROWS,
     below_zero,
     constants,
     duplicate_rows,
@@ -19,6 +18,7 @@ from mine_fast.flags import (
     many_levels,
     not_certifiable,
 )
+from mine_fast.flags.of_scores import FEW_ROWS
 
 
 @pytest.mark.parametrize(
