@@ -1,4 +1,4 @@
-"""Write the tables of the README from the rows under results/, between its markers, and the pages of docs/ made of such.
+"""Write the tables of the README from the rows under results/, between its markers, and the tables in docs/.
 
     python benchmarks/readme_table.py [--check]
 

@@ -25,7 +25,7 @@ ROWS = 1000
 MAX_COLUMNS = 32
 
 #: Neighbours in a single column, and columns of x times columns of y that are tried one by one.
-SINGLE_NEIGHBOURS, MAX_PAIRS = 6, 1024
+SINGLE_NEIGHBOURS, MAX_PAIRS = 6, 256
 
 #: Errors, as a share of the difference of two random rows: none up to rounding of float32, and small.
 ROUNDING, SMALL = 1e-6, 1e-2
