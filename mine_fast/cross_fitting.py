@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mine_fast.data import PairSource
-from mine_fast.default_critics import MLPCritic, StackedCritic
+from mine_fast.default_critics import MLPCritic, StackedCritic, is_default
 from mine_fast.determinism import deterministic
 from mine_fast.evaluation import (
     CERTIFIED_TAIL_ROWS,
@@ -22,7 +22,15 @@ from mine_fast.evaluation import (
     over_folds,
     permutation_p_value,
 )
-from mine_fast.flags import constants, duplicate_rows, many_levels, reliability_flags
+from mine_fast.flags import (
+    column_flags,
+    constants,
+    discrete,
+    duplicate_rows,
+    many_levels,
+    reliability_flags,
+    training_flags,
+)
 from mine_fast.fold_fitting import Fold, FoldFit, fit_fold, trainings
 from mine_fast.result import Flag, History, MIResult
 from mine_fast.splitting import split_folds, split_off
@@ -110,6 +118,7 @@ def cross_fit(
         return CrossFit(result, None, mine.log_ema, [], [])
 
     flags += [flag for flag in (deterministic(source, seed, names), duplicate_rows(groups)) if flag is not None]
+    flags += column_flags(source, is_default(mine.T), seed, names)
     folds = split_folds(rows, settings.folds, seed, groups)
     per_fold = trainings(mine) * settings.steps
     fits: list[FoldFit] = []
@@ -128,8 +137,9 @@ def cross_fit(
         )
     critic = fits[0].critic
     if isinstance(critic, MLPCritic | StackedCritic):
-        read = zip(names, (critic.inputs.x, critic.inputs.y), strict=True)
-        flags += [flag for name, side in read if (flag := many_levels(name, side.many_levels))]
+        for name, side in zip(names, (critic.inputs.x, critic.inputs.y), strict=True):
+            found = many_levels(name, side.many_levels), discrete(name, side, coded=True)
+            flags += [flag for flag in found if flag is not None]
     fold_groups = [None if groups is None else groups[fold] for fold in folds]
     result = _combine(fits, fold_groups, flags, seed, used, time.perf_counter() - started)
     return CrossFit(result, critic, fits[0].log_ema, [fit.scores for fit in fits], fold_groups)
@@ -181,7 +191,11 @@ def _combine(
         stderr=stderr,
         p_value=permutation_p_value(folds, seed),
         n=rows,
-        flags=(*flags, *reliability_flags(mi, stderr, certifiable, estimated)),
+        flags=(
+            *flags,
+            *reliability_flags(mi, stderr, certifiable, estimated),
+            *training_flags(histories, [fit.train_scores for fit in fits], mi, stderr, settings),
+        ),
         history=History(
             steps=[h.steps for h in histories],
             train=[h.train for h in histories],
