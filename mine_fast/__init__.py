@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mine_fast.estimator import MINE, estimate
     from mine_fast.noise import GaussianNoise
     from mine_fast.result import Flag, MIResult
+    from mine_fast.separable import SeparableCritic
     from mine_fast.training import TrainingSettings
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "GaussianNoise",
     "MIResult",
     "MLPCritic",
+    "SeparableCritic",
     "TrainingSettings",
     "__version__",
     "conditional",
@@ -44,6 +46,7 @@ _HOMES = {
     "GaussianNoise": "noise",
     "MIResult": "result",
     "MLPCritic": "default_critics",
+    "SeparableCritic": "separable",
     "TrainingSettings": "training",
     "conditional": "conditioning",
     "estimate": "estimator",

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mine_fast.critics import activation_code, critic_layers
+from mine_fast.critics import activation_code
 from mine_fast.data import ArraySource, PairSource
 from mine_fast.default_critics import MLPCritic, StackedCritic
-from mine_fast.native import critic_obstacle
+from mine_fast.native import critic_obstacle, network_stacks
 from mine_fast.noise import GaussianNoise
 
 if TYPE_CHECKING:
@@ -25,10 +25,10 @@ def draws_globally(loss: DVLoss, engine: str) -> bool:
         loss: with the critic that trains.
         engine: see `TrainingSettings`.
     """
-    layers = critic_layers(loss.T, loss.method)
-    if layers is None:
+    stacks = network_stacks(loss)
+    if not stacks:
         return True
-    noisy = any(isinstance(module, GaussianNoise) for module in layers)
+    noisy = any(isinstance(module, GaussianNoise) for stack in stacks for module in stack)
     return noisy and (engine == "torch" or critic_obstacle(loss) is not None)
 
 

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from mine_fast import ops
 from mine_fast.modules import is_plain
 from mine_fast.noise import GaussianNoise
+from mine_fast.separable import SeparableCritic
 
-__all__ = ["activation_code", "call_critic", "critic_layers", "paired_scores"]
+__all__ = ["activation_code", "all_scores", "call_critic", "critic_layers", "paired_scores", "scores_all_pairs"]
 
 #: Activation modules that the paired first layer computes, with the name and slope to pass it.
 _ACTIVATIONS: dict[type[nn.Module], Callable[..., tuple[str, float]]] = {
@@ -49,6 +50,11 @@ def critic_layers(critic: object, method: str | None) -> nn.Sequential | None:
         return None
     row_wise = all(type(module) in _ROW_WISE for module in critic)
     return critic if row_wise and all(map(is_plain, critic.modules())) else None
+
+
+def scores_all_pairs(critic: object, method: str | None) -> bool:
+    """Whether the scores of all pairs of a batch are one product: of a `SeparableCritic` as it is."""
+    return method is None and type(critic) is SeparableCritic and all(map(is_plain, critic.modules()))
 
 
 def call_critic(critic: Callable[..., Tensor], method: str | None, x: Tensor, y: Tensor) -> Tensor:
@@ -100,13 +106,11 @@ def _explaining(
         raise
 
 
-def check_width(first: nn.Linear, x_width: int, y_width: int) -> None:
-    """Refuse rows that the first layer of a critic on concatenated rows cannot read."""
-    if first.in_features != x_width + y_width:
-        raise ValueError(
-            f"T does not fit the data: its first layer reads {first.in_features} columns, "
-            f"x and y have {x_width} + {y_width}"
-        )
+def check_width(first: nn.Linear, *widths: int) -> None:
+    """Refuse rows that the first layer of a critic on them, concatenated, cannot read."""
+    if first.in_features != sum(widths):
+        read = f"x and y have {widths[0]} + {widths[1]}" if len(widths) == 2 else f"the rows have {widths[0]}"
+        raise ValueError(f"T does not fit the data: its first layer reads {first.in_features} columns, {read}")
 
 
 def _described(rows: Tensor) -> str:
@@ -118,6 +122,15 @@ def _one_score_per_row(scores: Tensor, rows: int) -> Tensor:
         shape = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
         raise ValueError(f"T must give one score per row, shape [{rows}] or [{rows}, 1], got {shape}")
     return scores.reshape(-1)
+
+
+def all_scores(critic: SeparableCritic, x: Tensor, y: Tensor) -> Tensor:
+    """Scores of the joint rows and of all other pairs, [B + B (B - 1)], joint first.
+
+    Raises:
+        ValueError, TypeError: a critic that does not fit; see `call_critic`.
+    """
+    return _explaining(lambda critic, method, x, y: critic.all_pairs(x, y), critic, None, x, y)
 
 
 def paired_scores(

@@ -2,46 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mine_fast.checks import as_integer
 from mine_fast.pair_inputs import PairInputs
+from mine_fast.perceptrons import checked_layers, perceptron, widths_in_state
+from mine_fast.separable import SeparableCritic
 
 __all__ = ["MLPCritic", "StackedCritic", "is_default"]
-
-
-def perceptron(
-    features: int, hidden: Sequence[int], activation: type[nn.Module], generator: torch.Generator | None = None
-) -> nn.Sequential:
-    """Linear layers of these widths with an activation between them and one output, on the CPU in float32.
-
-    Weights are torch's own initial distribution, uniform within 1 / sqrt(fan_in), drawn from the generator.
-    """
-    widths = [features, *hidden]
-    layers: list[nn.Module] = []
-    for fan_in, fan_out in pairwise(widths):
-        layers += [_linear(fan_in, fan_out, generator), activation()]
-    return nn.Sequential(*layers, _linear(widths[-1], 1, generator))
-
-
-def _linear(fan_in: int, fan_out: int, generator: torch.Generator | None) -> nn.Linear:
-    layer = nn.utils.skip_init(nn.Linear, fan_in, fan_out, device="cpu", dtype=torch.float32)
-    bound = fan_in**-0.5
-    nn.init.uniform_(layer.weight, -bound, bound, generator)
-    nn.init.uniform_(layer.bias, -bound, bound, generator)
-    return layer
-
-
-def _widths_in_state(state_dict: dict[str, Any], prefix: str) -> list[int]:
-    """Inputs and hidden widths of a perceptron in a state; [] if it is none."""
-    weights = [value for name, value in state_dict.items() if re.fullmatch(prefix + r"\d+\.weight", name)]
-    return [weights[0].shape[1], *(weight.shape[0] for weight in weights[:-1])] if weights else []
 
 
 class MLPCritic(nn.Module):
@@ -64,11 +35,7 @@ class MLPCritic(nn.Module):
 
     def __init__(self, hidden: Sequence[int] = (64, 64, 64), activation: type[nn.Module] = nn.SiLU) -> None:
         super().__init__()
-        self.hidden = tuple(as_integer("hidden", width, least=1) for width in hidden)
-        if not self.hidden:
-            raise ValueError("hidden must name at least one width, got none: without a hidden layer T is additive")
-        if not (isinstance(activation, type) and issubclass(activation, nn.Module)):
-            raise TypeError(f"activation must be a class of modules such as torch.nn.SiLU, got {activation!r}")
+        self.hidden = checked_layers(hidden, activation)
         self.activation = activation
         self.inputs = PairInputs()
         self.layers = nn.Sequential()
@@ -84,9 +51,9 @@ class MLPCritic(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # A critic that was not prepared takes its widths from the state.
-        widths = _widths_in_state(state_dict, prefix + r"layers\.")
+        widths = widths_in_state(state_dict, prefix + r"layers\.")
         if not len(self.layers) and widths:
-            self.hidden = tuple(widths[1:])
+            self.hidden = tuple(widths[1:-1])
             self.layers = perceptron(widths[0], self.hidden, self.activation)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
@@ -104,17 +71,20 @@ class MLPCritic(nn.Module):
 
 
 class StackedCritic(nn.Module):
-    """The critic of `estimate`: a weighted sum of three Gaussian critics and two perceptrons, one of which reads waves.
+    """The critic of `estimate`: a weighted sum of three Gaussian critics, two perceptrons and a separable critic.
 
-    Made and trained by a fit (`fold_fitting`), which finds the weights on rows that trained none of the five.
+    One perceptron reads the plain features (see `PairInputs`), one the canonical variates and waves too, the separable
+    critic the plain ones and the variates. Made and trained by a fit (`fold_fitting`), which finds the weights on rows
+    that trained none of the six.
 
     Attributes:
-        weights: [5], of each critic's scores.
-        offsets: [5], each one's log mean exp over marginal pairs, which is taken off its scores.
-        floor, ceiling: [], [5], beyond which no score counts, lest one pair that no row before was like decide a mean.
+        weights: [6], of each critic's scores.
+        offsets: [6], each one's log mean exp over marginal pairs, which is taken off its scores.
+        floor, ceiling: [], [6], beyond which no score counts, lest one pair that no row before was like decide a mean.
     """
 
     hidden = (64, 64, 64)
+    outputs = 32
     weights: Tensor
     offsets: Tensor
     floor: Tensor
@@ -125,7 +95,8 @@ class StackedCritic(nn.Module):
         self.inputs = PairInputs()
         self.without_waves = nn.Sequential()
         self.with_waves = nn.Sequential()
-        for name, shape in (("weights", (5,)), ("offsets", (5,)), ("floor", ()), ("ceiling", (5,))):
+        self.separable: Any = nn.Module()  # a SeparableCritic, once there are widths for it
+        for name, shape in (("weights", (6,)), ("offsets", (6,)), ("floor", ()), ("ceiling", (6,))):
             self.register_buffer(name, torch.zeros(shape, device="cpu", dtype=torch.float32))
 
     def prepare(self, x: Tensor, y: Tensor, generator: torch.Generator) -> StackedCritic:
@@ -133,17 +104,40 @@ class StackedCritic(nn.Module):
         self.inputs.fit(x, y)
         self.without_waves = perceptron(sum(self.inputs.plain_widths), self.hidden, nn.SiLU, generator)
         self.with_waves = perceptron(sum(self.inputs.wave_widths), self.hidden, nn.SiLU, generator)
+        widths = self.inputs.variate_widths
+        self.separable = SeparableCritic(*widths, self.hidden, self.outputs, generator=generator)
         return self.to(x.device)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         for name in ("without_waves", "with_waves"):
-            widths = _widths_in_state(state_dict, prefix + name + r"\.")
+            widths = widths_in_state(state_dict, prefix + name + r"\.")
             if widths:
-                setattr(self, name, perceptron(widths[0], widths[1:], nn.SiLU))
+                setattr(self, name, perceptron(widths[0], widths[1:-1], nn.SiLU))
+        towers = [widths_in_state(state_dict, prefix + rf"separable\.{side}_tower\.") for side in "xy"]
+        if all(towers):
+            (x_width, *hidden, outputs), (y_width, *_) = towers
+            self.separable = SeparableCritic(x_width, y_width, hidden, outputs - 1)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
+    def networks(self) -> list[tuple[nn.Module, int, int]]:
+        """What is trained, and of how many features of x and of y each reads the first."""
+        return [
+            (self.without_waves, *self.inputs.plain_widths),
+            (self.with_waves, *self.inputs.wave_widths),
+            (self.separable, *self.inputs.variate_widths),
+        ]
+
+    def with_factors(self, x_features: Tensor, y_features: Tensor) -> tuple[Tensor, Tensor]:
+        """Features of `inputs` with the separable critic's factors behind them: what the six critics read.
+
+        A row's factors are the same in all of its pairs.
+        """
+        x_width, y_width = self.inputs.variate_widths
+        f, g = self.separable.factors(x_features[:, :x_width], y_features[:, :y_width])
+        return torch.cat([x_features, f], 1), torch.cat([y_features, g], 1)
+
     def members(self) -> list[Callable[[Tensor, Tensor], Tensor]]:
-        """The five critics: features of `inputs` -> scores [N]."""
+        """The six critics: features with factors -> scores [N]."""
 
         def gaussian(i: int) -> Callable[[Tensor, Tensor], Tensor]:
             return lambda x, y: self.inputs.gaussian_score(i, x, y)
@@ -151,22 +145,23 @@ class StackedCritic(nn.Module):
         def perceptron_of(network: nn.Module, x_width: int, y_width: int) -> Callable[[Tensor, Tensor], Tensor]:
             return lambda x, y: network(torch.cat([x[:, :x_width], y[:, :y_width]], 1))[:, 0]
 
-        return [*map(gaussian, range(3)), *(perceptron_of(*network) for network in self.networks())]
+        def separable(x: Tensor, y: Tensor) -> Tensor:
+            factors = self.separable.outputs + 2
+            return (x[:, -factors:] * y[:, -factors:]).sum(1)
 
-    def networks(self) -> list[tuple[nn.Sequential, int, int]]:
-        """The perceptrons, and of how many features of x and of y they read the first."""
-        return [(self.without_waves, *self.inputs.plain_widths), (self.with_waves, *self.inputs.wave_widths)]
+        perceptrons = [perceptron_of(*network) for network in self.networks()[:2]]
+        return [*map(gaussian, range(3)), *perceptrons, separable]
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Scores [N] of the pairs (x_i, y_i)."""
-        return self.score_features(*self.inputs(x, y))
+        return self.score(*self.with_factors(*self.inputs(x, y)))
 
-    def score_features(self, x_features: Tensor, y_features: Tensor) -> Tensor:
-        """Scores [N] of features of `inputs`."""
-        return self.weights @ self.limited(torch.stack([score(x_features, y_features) for score in self.members()]))
+    def score(self, x_read: Tensor, y_read: Tensor) -> Tensor:
+        """Scores [N] of features with factors."""
+        return self.weights @ self.limited(torch.stack([score(x_read, y_read) for score in self.members()]))
 
     def limited(self, scores: Tensor) -> Tensor:
-        """Scores [5, N] of the critics as they enter the sum."""
+        """Scores [6, N] of the critics as they enter the sum."""
         offsets, floor, ceiling = (limit.to(scores) for limit in (self.offsets, self.floor, self.ceiling))
         return torch.minimum(torch.maximum(scores - offsets[:, None], floor), ceiling[:, None])
 

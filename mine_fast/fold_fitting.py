@@ -18,6 +18,7 @@ from mine_fast.data import PairSource
 from mine_fast.default_critics import MLPCritic, StackedCritic, is_default
 from mine_fast.evaluation import HeldOutScores, held_out_scores
 from mine_fast.inputs import QuantileInputs
+from mine_fast.separable import SeparableCritic
 from mine_fast.stacking import stacking_weights
 from mine_fast.training import (
     LEVEL_ROWS_TO_READ,
@@ -83,7 +84,7 @@ class FoldFit(NamedTuple):
 
 def trainings(mine: DVLoss) -> int:
     """How many networks are trained per fold."""
-    return 2 if _stacks(mine) else 1
+    return 3 if _stacks(mine) else 1
 
 
 def _stacks(mine: DVLoss) -> bool:
@@ -133,13 +134,13 @@ def _critic_on_rows(loss: DVLoss, fold: Fold) -> tuple[nn.Module, Callable[[Tens
 
 
 def _fit_stack(mine: DVLoss, fold: Fold) -> FoldFit:
-    """Train the two perceptrons of a `StackedCritic`, each on its features, and weigh them on the validation rows."""
+    """Train the networks of a `StackedCritic`, each on its features, and weigh the critics on the validation rows."""
     critic = StackedCritic().prepare(*fold.fitting_rows(), fold.generator()).to(fold.device)
     features = fold.source.map(lambda x, y: critic.inputs(x.to(fold.device), y.to(fold.device)))
     histories = []
     for i, (network, x_width, y_width) in enumerate(critic.networks()):
         loss = mine.at_start(fold.seed)
-        loss.T, loss.method = network, "concat"
+        loss.T, loss.method = network, None if isinstance(network, SeparableCritic) else "concat"
         loss.to(fold.device)
 
         def read(x: Tensor, y: Tensor, widths: tuple[int, int] = (x_width, y_width)) -> tuple[Tensor, Tensor]:
@@ -150,16 +151,18 @@ def _fit_stack(mine: DVLoss, fold: Fold) -> FoldFit:
 
         histories.append(_train(loss, features.map(read), fold, progress))
 
-    log_ema = _weigh(critic, features, fold)
     critic.eval()
+    with torch.no_grad():
+        read_by_all = features.map(critic.with_factors)
+    log_ema = _weigh(critic, read_by_all, fold)
     history = max(histories, key=lambda h: max(h.validation))
-    return FoldFit(critic, log_ema, history, _held_out(critic.score_features, features, fold))
+    return FoldFit(critic, log_ema, history, _held_out(critic.score, read_by_all, fold))
 
 
-def _weigh(critic: StackedCritic, features: PairSource, fold: Fold) -> Tensor:
+def _weigh(critic: StackedCritic, rows: PairSource, fold: Fold) -> Tensor:
     """Fix the constants and weights of the critics on the validation rows; the log mean exp of the sum there, []."""
     scores = [
-        held_out_scores(score, features, fold.validation, fold.seed, STACKING_SHUFFLES) for score in critic.members()
+        held_out_scores(score, rows, fold.validation, fold.seed, STACKING_SHUFFLES) for score in critic.members()
     ]
     critic.offsets = critic.weights.new_tensor([s.log_mean_exp for s in scores])
     # Where none of n pairs fell, the joint probability is about 1 / n (Laplace's rule), and no ratio to be known lower.
@@ -176,7 +179,8 @@ def _train(loss: DVLoss, rows: PairSource, fold: Fold, report: Callable[[int, fl
     settings = fold.settings
     loss.shuffles = settings.shuffles
     parameters = sum(p.numel() for p in loss.parameters())
-    seeded = _seeded(fold.seed, loss.log_ema.device) if draws_globally(loss, settings.engine) else contextlib.nullcontext()
+draws = draws_globally(loss, settings.engine)
+    seeded = _seeded(fold.seed, loss.log_ema.device) if draws else contextlib.nullcontext()
     with seeded, fitting_threads(parameters, (1 + settings.shuffles) * settings.batch_size):
         return train_critic(loss, _scorer(loss), rows, fold.train, fold.validation, settings, fold.seed, report)
 

@@ -15,7 +15,7 @@ from mine_fast import ops
 from mine_fast.batches import as_rows, check_batch, check_marginal
 from mine_fast.bounds import INFONCE_SHUFFLES, LOSSES, check_clip, fused_name, loss_of_scores
 from mine_fast.checks import as_integer
-from mine_fast.critics import call_critic, paired_scores
+from mine_fast.critics import all_scores, call_critic, paired_scores, scores_all_pairs
 from mine_fast.default_critics import MLPCritic, StackedCritic
 from mine_fast.modules import StartingState
 from mine_fast.ops.dv import check_dv_arguments, dv_term
@@ -141,7 +141,10 @@ class DVLoss(nn.Module):
             shuffles = self.shuffles
             if self.loss == "infonce":  # whose candidates are different rows; a row has no more others than that
                 shuffles = min(shuffles, x.shape[0] - 1)
-            scores = paired_scores(self.T, self.method, x, z, key, shuffles)
+            if self.training and scores_all_pairs(self.T, self.method):
+                scores = all_scores(self.T, x, z)
+            else:
+                scores = paired_scores(self.T, self.method, x, z, key, shuffles)
         else:
             z_marg = as_rows(z_marg, "z_marg")
             check_marginal(z, z_marg)

@@ -1,7 +1,7 @@
 """The native training engine (csrc/engine): which critics it trains, and the way there and back.
 
-It trains stacks of Linear layers with an activation and Gaussian noise between them, in float32 on the CPU, by Adam or
-AdamW. The same seed gives the same pairs as the torch path and, without noise, the same parameters to rounding. Noise
+It trains stacks of Linear layers with an activation and Gaussian noise between them, and separable critics of two such
+stacks (without noise), in float32 on the CPU, by Adam or AdamW. The same seed gives the same pairs as the torch path and, without noise, the same parameters to rounding. Noise
 comes from a counter instead of torch's generator: the same distribution, other numbers. Afterwards the parameters are
 back in the module, and the optimiser's moments in the optimiser, so that a user can go on in torch.
 """
@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from mine_fast.bounds import fused_name
-from mine_fast.critics import activation_code, check_width, critic_layers
+from mine_fast.critics import activation_code, check_width, critic_layers, scores_all_pairs
 from mine_fast.loss import DVLoss
 from mine_fast.modules import has_parameter_hooks, is_plain
 from mine_fast.noise import GaussianNoise
 from mine_fast.ops import LOSSES
 
-__all__ = ["EngineCritic", "optimizer_obstacle", "use_engine"]
+__all__ = ["EngineCritic", "network_stacks", "optimizer_obstacle", "use_engine"]
 
 ENGINES = ("auto", "native", "torch")
 
@@ -46,9 +46,18 @@ def use_engine(engine: str, obstacle: str | None) -> bool:
 
 @dataclass
 class Stack:
-    """What lies between the Linear layers of a critic, an entry for each hidden layer."""
+    """Linear layers and what lies between them, an entry for each; the last is linear.
+
+    Attributes:
+        input_noise: standard deviation of noise in front of the first.
+        widths: outputs of each layer.
+        codes: of the activation behind each.
+        slopes: of the activations.
+        noise: standard deviation of the noise behind each.
+    """
 
     input_noise: float = 0.0
+    widths: list[int] = field(default_factory=list)
     codes: list[int] = field(default_factory=list)
     slopes: list[float] = field(default_factory=list)
     noise: list[float] = field(default_factory=list)
@@ -63,6 +72,7 @@ def read_stack(layers: nn.Sequential) -> Stack | str:
         if isinstance(module, nn.Linear):
             if module.bias is None:
                 return "a Linear layer of T has no bias"
+            stack.widths.append(module.out_features)
             stack.codes.append(0)
             stack.slopes.append(0.0)
             stack.noise.append(0.0)
@@ -79,11 +89,29 @@ def read_stack(layers: nn.Sequential) -> Stack | str:
                 "after that or in front"
             )
         before = kind
-    if before is not nn.Linear or layers[-1].out_features != 1:
-        return "T does not end in a Linear layer with one output"
-    if len(stack.codes) == 1:
-        return "T has no hidden layer"
-    return Stack(stack.input_noise, stack.codes[:-1], stack.slopes[:-1], stack.noise[:-1])
+    return stack if before is nn.Linear else "T does not end in a Linear layer"
+
+
+def network_stacks(mine: DVLoss) -> list[nn.Sequential]:
+    """The stacks of layers that the critic of a loss module is: one that reads pairs, or two towers; [] if neither."""
+    if scores_all_pairs(mine.T, mine.method):
+        return [mine.T.x_tower, mine.T.y_tower]
+    layers = critic_layers(mine.T, mine.method)
+    return [] if layers is None else [layers]
+
+
+def _stack_obstacle(stacks: list[nn.Sequential]) -> str | None:
+    read = [read_stack(stack) for stack in stacks]
+    for stack in read:
+        if isinstance(stack, str):
+            return stack
+        if len(read) == 1 and stack.widths[-1] != 1:
+            return "T does not end in a Linear layer with one output"
+        if len(read) == 1 and len(stack.widths) == 1:
+            return "T has no hidden layer"
+        if len(read) == 2 and (stack.input_noise or any(stack.noise)):
+            return "a tower of T has noise"
+    return None
 
 
 def critic_obstacle(mine: DVLoss) -> str | None:
@@ -92,15 +120,18 @@ def critic_obstacle(mine: DVLoss) -> str | None:
         return f"{type(mine).__name__} has hooks or a forward of its own"
     if fused_name(mine.loss) is None:
         return f"loss {mine.loss!r} is not the engine's"
-    layers = critic_layers(mine.T, mine.method)
-    if layers is None:
-        return "T is not a torch.nn.Sequential of Linear layers and activations with method='concat', free of hooks"
-    stack = read_stack(layers)
-    if isinstance(stack, str):
-        return stack
-    if mine.training and not all(module.training for module in layers):
+    stacks = network_stacks(mine)
+    if not stacks:
+        return (
+            "T is neither a torch.nn.Sequential of Linear layers and activations with method='concat' nor a "
+            "SeparableCritic, free of hooks"
+        )
+    obstacle = _stack_obstacle(stacks)
+    if obstacle is not None:
+        return obstacle
+    if mine.training and not all(module.training for stack in stacks for module in stack):
         return "a part of T is in evaluation mode"
-    parameters = [parameter for module in layers for parameter in module.parameters()]
+    parameters = [parameter for stack in stacks for module in stack for parameter in module.parameters()]
     if len({id(parameter) for parameter in parameters}) < len(parameters):
         return "layers of T share parameters"
     for parameter in parameters:
@@ -136,36 +167,32 @@ class EngineCritic:
     """An engine that holds a copy of a critic's layers.
 
     Args:
-        layers: without `critic_obstacle`.
+        mine: the loss module without `critic_obstacle`, for its critic, loss, alpha, moving average and shuffle key.
         x_width: columns of x.
         y_width: columns of y.
-        mine: the loss module, for its loss, alpha, moving average and shuffle key.
     """
 
-    def __init__(self, layers: nn.Sequential, x_width: int, y_width: int, mine: DVLoss) -> None:
+    def __init__(self, mine: DVLoss, x_width: int, y_width: int) -> None:
         from mine_fast import _engine
 
-        linear = [module for module in layers if isinstance(module, nn.Linear)]
-        check_width(linear[0], x_width, y_width)
-        stack = read_stack(layers)
-        assert isinstance(stack, Stack)
+        stacks = network_stacks(mine)
+        read = [stack for stack in map(read_stack, stacks) if isinstance(stack, Stack)]
         seed, offset = (int(v) for v in mine.shuffle_key)
-        self.layers = layers
+        loss = (LOSSES.index(fused_name(mine.loss) or ""), mine.alpha, seed % 2**64)
+        self.parameters = [parameter for stack in stacks for parameter in stack.parameters()]
         self.mine = mine
         self.divergence: type[Exception] = _engine.DivergenceError
-        self.engine: Any = _engine.Engine(
-            x_width,
-            y_width,
-            [module.out_features for module in linear[:-1]],
-            stack.codes,
-            stack.slopes,
-            stack.noise,
-            LOSSES.index(fused_name(mine.loss) or ""),
-            mine.alpha,
-            seed % 2**64,
-            stack.input_noise,
-        )
-        self.engine.parameters = self.flat(layers.parameters())
+        self.engine: Any
+        if len(read) == 1:
+            hidden = [values[:-1] for values in (read[0].widths, read[0].codes, read[0].slopes, read[0].noise)]
+            check_width(_first_linear(stacks[0]), x_width, y_width)
+            self.engine = _engine.Engine(x_width, y_width, *hidden, *loss, read[0].input_noise)
+        else:
+            for stack, width in zip(stacks, (x_width, y_width), strict=True):
+                check_width(_first_linear(stack), width)
+            towers = [(stack.widths, stack.codes, stack.slopes) for stack in read]
+            self.engine = _engine.Engine.separable(x_width, y_width, *towers, *loss)
+        self.engine.parameters = self.flat(self.parameters)
         self.engine.offset = offset % 2**64
         self.engine.log_ema = float(mine.log_ema)
 
@@ -176,15 +203,14 @@ class EngineCritic:
 
     def unflatten(self, flat: np.ndarray) -> list[Tensor]:
         """Views of a flat vector [P] in the shapes of the parameters."""
-        parameters = list(self.layers.parameters())
-        parts = torch.from_numpy(flat).split([p.numel() for p in parameters])
-        return [part.view(p.shape) for part, p in zip(parts, parameters, strict=True)]
+        parts = torch.from_numpy(flat).split([p.numel() for p in self.parameters])
+        return [part.view(p.shape) for part, p in zip(parts, self.parameters, strict=True)]
 
     @torch.no_grad()
     def write_parameters(self, flat: np.ndarray | None = None) -> None:
         """Put the engine's parameters, or those given, into the layers."""
         values = self.unflatten(self.engine.parameters if flat is None else flat)
-        for parameter, value in zip(self.layers.parameters(), values, strict=True):
+        for parameter, value in zip(self.parameters, values, strict=True):
             parameter.copy_(value)
 
     @torch.no_grad()
@@ -196,7 +222,7 @@ class EngineCritic:
 
     def read_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
         """Take over the moments of Adam or AdamW, where it has made steps already."""
-        states = [optimizer.state.get(p) for p in self.layers.parameters()]
+        states = [optimizer.state.get(p) for p in self.parameters]
         if all(states):
             self.engine.adam_m = self.flat(state["exp_avg"] for state in states if state)
             self.engine.adam_v = self.flat(state["exp_avg_sq"] for state in states if state)
@@ -205,7 +231,7 @@ class EngineCritic:
     def write_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
         """Hand the moments over, so that `optimizer.step()` goes on from here."""
         moments = zip(
-            self.layers.parameters(),
+            self.parameters,
             self.unflatten(self.engine.adam_m),
             self.unflatten(self.engine.adam_v),
             strict=True,
@@ -216,6 +242,10 @@ class EngineCritic:
                 "exp_avg": first.clone(),
                 "exp_avg_sq": second.clone(),
             }
+
+
+def _first_linear(stack: nn.Sequential) -> nn.Linear:
+    return next(module for module in stack if isinstance(module, nn.Linear))
 
 
 def engine_rows(samples: Tensor) -> np.ndarray:

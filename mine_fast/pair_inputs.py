@@ -76,11 +76,16 @@ class PairInputs(nn.Module):
         return self.x.width + 1, self.y.width + 1
 
     @property
+    def variate_widths(self) -> tuple[int, int]:
+        """Features of x and of y up to the canonical variates."""
+        x, y = self.plain_widths
+        return x + self.gaussians[0].width, y + self.gaussians[0].width
+
+    @property
     def wave_widths(self) -> tuple[int, int]:
         """Features of x and of y up to the waves."""
-        k = self.gaussians[0].width
-        x, y = self.plain_widths
-        return x + k + 2 * self._octaves * self.x.columns, y + k + 2 * self._octaves * self.y.columns
+        x, y = self.variate_widths
+        return x + 2 * self._octaves * self.x.columns, y + 2 * self._octaves * self.y.columns
 
     @property
     def _octaves(self) -> int:
@@ -102,12 +107,10 @@ class PairInputs(nn.Module):
         return torch.cat([*parts, project[1](unscaled), project[2](_scaled(side, read))], 1)
 
     def gaussian_score(self, which: int, x_features: Tensor, y_features: Tensor) -> Tensor:
-        """Scores [N] of one of the three Gaussian critics, from features of this object."""
-        _, of_few, of_scaled = (gaussian.width for gaussian in self.gaussians)
+        """Scores [N] of one of the three Gaussian critics, from features of this object; more may be behind them."""
         variates = []
-        for features, plain in zip((x_features, y_features), self.plain_widths, strict=True):
-            end = features.shape[1] - of_scaled
-            begin = (plain, end - of_few, end)[which]
+        for features, plain, waves in zip((x_features, y_features), self.plain_widths, self.wave_widths, strict=True):
+            begin = (plain, waves, waves + self.gaussians[1].width)[which]
             variates.append(features[:, begin : begin + self.gaussians[which].width])
         return self.gaussians[which].log_ratio(*variates)
 

@@ -135,9 +135,8 @@ class NativeSteps:
         self, mine: DVLoss, source: PairSource, train_rows: Tensor, settings: TrainingSettings, seed: int
     ) -> None:
         x, y = source.rows(train_rows)
-        assert isinstance(mine.T, nn.Sequential)
         self.rows = engine_rows(x), engine_rows(y)
-        self.critic = EngineCritic(mine.T, x.shape[1], y.shape[1], mine)
+        self.critic = EngineCritic(mine, x.shape[1], y.shape[1])
         self.settings = settings
         self.rates = np.array(learning_rates(settings))
         self.critic.engine.average = self.critic.engine.parameters  # what is validated before the first step
@@ -196,9 +195,8 @@ def optimize_natively(
     mine: DVLoss, x: Tensor, y: Tensor, steps: int, batch_size: int, opt: torch.optim.Optimizer
 ) -> None:
     """Make the steps of `MINE.optimize` by the engine, in the place of Adam or AdamW."""
-    assert isinstance(mine.T, nn.Sequential)
     group = opt.param_groups[0]
-    critic = EngineCritic(mine.T, x.shape[1], y.shape[1], mine)
+    critic = EngineCritic(mine, x.shape[1], y.shape[1])
     critic.read_optimizer(opt)
     # As many steps as were made are at least as many passes: the orders that come now have not been.
     critic.engine.epoch = critic.engine.offset

@@ -37,7 +37,7 @@ def noisy(x_width=2, y_width=1, width=12, input_noise=0.3):
 def loss_and_gradient(mine, x, y, engine):
     """Of one step, flat: [1 + parameters]."""
     if engine == "native":
-        critic = EngineCritic(mine.T, x.shape[1], y.shape[1], mine)
+        critic = EngineCritic(mine, x.shape[1], y.shape[1])
         loss, gradient, _ = critic.engine.gradient(x.numpy(), y.numpy(), x.shape[0])
         return np.concatenate([[loss], gradient])
     mine.zero_grad()

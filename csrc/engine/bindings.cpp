@@ -8,9 +8,15 @@
 #include <chrono>
 #include <cmath>
 #include <memory>
+#include <optional>
 #include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
 
+#include "concat_critic.h"
 #include "engine.h"
+#include "separable_critic.h"
 
 namespace py = pybind11;
 
@@ -42,11 +48,8 @@ FloatArray checked_array(const py::object& object, const std::string& name) {
 // An engine that Python may hold: one call at a time may compute, and properties may be used only between.
 class PyEngine {
  public:
-  PyEngine(int64_t x_width, int64_t y_width, const std::vector<int64_t>& hidden,
-           const std::vector<int64_t>& activations, const std::vector<float>& slopes, const std::vector<float>& noise,
-           int64_t loss, double alpha, uint64_t seed, float input_noise)
-      : engine_(Network(x_width, y_width, hidden, activations, slopes, noise, input_noise), static_cast<Loss>(loss),
-                alpha, seed) {
+  PyEngine(std::unique_ptr<const Critic> critic, int64_t loss, double alpha, uint64_t seed)
+      : engine_(std::move(critic), static_cast<Loss>(loss), alpha, seed) {
     require(loss >= 0 && loss <= 2, "loss must be 0 (mine), 1 (mine_biased) or 2 (fdiv), got " + std::to_string(loss));
     require(alpha > 0 && alpha <= 1, "alpha must be in (0, 1], got " + std::to_string(alpha));
   }
@@ -58,17 +61,18 @@ class PyEngine {
 
   FloatArray get(Buffer<float> Engine::* buffer) {
     Engine& engine = idle();
-    FloatArray flat(engine.network.flat_size);
-    engine.network.to_flat((engine.*buffer).data(), flat.mutable_data());
+    FloatArray flat(engine.critic->flat_size());
+    engine.critic->to_flat((engine.*buffer).data(), flat.mutable_data());
     return flat;
   }
 
   void set(Buffer<float> Engine::* buffer, const py::object& value, const char* name) {
     Engine& engine = idle();
     const FloatArray flat = checked_array(value, name);
-    require(flat.ndim() == 1 && flat.size() == engine.network.flat_size,
-            std::string(name) + " must be [" + std::to_string(engine.network.flat_size) + "], got " + described(flat));
-    engine.network.from_flat(flat.data(), (engine.*buffer).data());
+    require(
+        flat.ndim() == 1 && flat.size() == engine.critic->flat_size(),
+        std::string(name) + " must be [" + std::to_string(engine.critic->flat_size()) + "], got " + described(flat));
+    engine.critic->from_flat(flat.data(), (engine.*buffer).data());
   }
 
   py::array_t<double> train(const py::object& x, const py::object& y, int64_t steps, int64_t batch_size,
@@ -96,7 +100,7 @@ class PyEngine {
     py::array_t<double> losses(steps);
     double* out = losses.mutable_data();
     int64_t done = 0;
-    computing([&](const Engine::Poll& poll) {
+    computing([&](const Poll& poll) {
       done = engine_.train(
           data, options, out,
           [&](int64_t finished) {
@@ -116,11 +120,10 @@ class PyEngine {
     const FloatArray x_rows = checked_array(x, "x"), y_rows = checked_array(y, "y");
     const Data data = checked_data(x_rows, y_rows, 2);
     check_batch(batch_size, shuffles, threads);
-    FloatArray flat(engine_.network.flat_size);
+    FloatArray flat(engine_.critic->flat_size());
     float* out = flat.mutable_data();
     DvTerm<double> term{};
-    computing(
-        [&](const Engine::Poll& poll) { term = engine_.gradient(data, batch_size, shuffles, threads, out, poll); });
+    computing([&](const Poll& poll) { term = engine_.gradient(data, batch_size, shuffles, threads, out, poll); });
     return py::make_tuple(term.loss, flat, term.log_ema);
   }
 
@@ -129,17 +132,17 @@ class PyEngine {
     const Data data = checked_data(x_rows, y_rows, 0);
     FloatArray scores(data.rows);
     float* out = scores.mutable_data();
-    computing([&](const Engine::Poll& poll) { engine_.score(data, out, poll); });
+    computing([&](const Poll& poll) { engine_.score(data, out, poll); });
     return scores;
   }
 
  private:
   Data checked_data(const FloatArray& x, const FloatArray& y, int64_t least) {
-    const Network& network = engine_.network;
-    require(x.ndim() == 2 && x.shape(1) == network.x_width,
-            "x must be [n, " + std::to_string(network.x_width) + "], got " + described(x));
-    require(y.ndim() == 2 && y.shape(1) == network.y_width,
-            "y must be [n, " + std::to_string(network.y_width) + "], got " + described(y));
+    const Critic& critic = *engine_.critic;
+    require(x.ndim() == 2 && x.shape(1) == critic.x_width,
+            "x must be [n, " + std::to_string(critic.x_width) + "], got " + described(x));
+    require(y.ndim() == 2 && y.shape(1) == critic.y_width,
+            "y must be [n, " + std::to_string(critic.y_width) + "], got " + described(y));
     require(x.shape(0) == y.shape(0),
             "x and y must have as many rows, got " + std::to_string(x.shape(0)) + " and " + std::to_string(y.shape(0)));
     require(x.shape(0) >= least,
@@ -209,6 +212,16 @@ py::tuple activate(const py::object& values, int64_t code, float slope, const st
   return py::make_tuple(FloatArray(count, row.data()), FloatArray(count, derivative.data()));
 }
 
+using TowerSpec = std::tuple<std::vector<int64_t>, std::vector<int64_t>, std::vector<float>>;
+
+Layers layers_of(int64_t in, const TowerSpec& tower) {
+  const auto& [widths, activations, slopes] = tower;
+  require(in >= 1, "x_width and y_width must be at least 1, got " + std::to_string(in));
+  require(!activations.empty() && activations.back() == static_cast<int64_t>(Activation::kIdentity),
+          "the last layer of a tower must be linear");
+  return Layers(in, in, widths, activations, slopes, std::vector<float>(widths.size()));
+}
+
 // A plain member of the engine as a property.
 template <typename Class, typename Member>
 void def_state(Class& type, const char* name, Member Engine::* member, const char* doc) {
@@ -242,11 +255,30 @@ PYBIND11_MODULE(_engine, m) {
   m.def("activate", &activate, py::arg("values"), py::arg("code"), py::arg("slope"), py::arg("kernel"),
         "(activation, derivative) of values float32 [n], as these kernels compute them.");
 
-  py::class_<PyEngine> type(m, "Engine", "Trains a critic T(x, y), a stack of Linear layers on concatenated rows.");
-  type.def(py::init<int64_t, int64_t, const std::vector<int64_t>&, const std::vector<int64_t>&,
-                    const std::vector<float>&, const std::vector<float>&, int64_t, double, uint64_t, float>(),
+  py::class_<PyEngine> type(
+      m, "Engine",
+      "Trains a critic T(x, y): a stack of Linear layers on concatenated rows, by the shuffles of "
+      "each batch, or (Engine.separable) the product of two towers, by all pairs of each batch.");
+  type.def(py::init([](int64_t x_width, int64_t y_width, const std::vector<int64_t>& hidden,
+                       const std::vector<int64_t>& activations, const std::vector<float>& slopes,
+                       const std::vector<float>& noise, int64_t loss, double alpha, uint64_t seed, float input_noise) {
+             Network network(x_width, y_width, hidden, activations, slopes, noise, input_noise);
+             return std::make_unique<PyEngine>(std::make_unique<ConcatCritic>(std::move(network)), loss, alpha, seed);
+           }),
            py::arg("x_width"), py::arg("y_width"), py::arg("hidden"), py::arg("activations"), py::arg("slopes"),
            py::arg("noise"), py::arg("loss"), py::arg("alpha"), py::arg("seed"), py::arg("input_noise") = 0.f);
+  type.def_static(
+      "separable",
+      [](int64_t x_width, int64_t y_width, const TowerSpec& x_tower, const TowerSpec& y_tower, int64_t loss,
+         double alpha, uint64_t seed) {
+        auto critic = std::make_unique<SeparableCritic>(layers_of(x_width, x_tower), layers_of(y_width, y_tower));
+        return std::make_unique<PyEngine>(std::move(critic), loss, alpha, seed);
+      },
+      py::arg("x_width"), py::arg("y_width"), py::arg("x_tower"), py::arg("y_tower"), py::arg("loss"), py::arg("alpha"),
+      py::arg("seed"),
+      "Of phi(x) . psi(y) + a(x) + b(y). A tower is (widths, activations, slopes), an entry for each layer; the last "
+      "is linear, with the outputs (phi, a) or (psi, b). Parameters: those of x's tower, then of y's. Shuffles and "
+      "threads mean nothing to it.");
   def_buffer(type, "parameters", &Engine::parameters,
              "float32 [P], a copy: each Linear's weights [out, in], then bias.");
   def_buffer(type, "adam_m", &Engine::first_moment, "float32 [P], Adam's first moment, in the order of parameters.");

@@ -14,14 +14,14 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <stdexcept>
 #include <vector>
 
 #include "../log_mean_exp.h"
 #include "buffer.h"
+#include "critic.h"
 #include "kernels.h"
-#include "network.h"
-#include "step.h"
 
 namespace mine_fast::engine {
 
@@ -45,13 +45,12 @@ struct TrainOptions {
 
 class Engine {
  public:
-  Engine(Network network, Loss loss, double alpha, uint64_t seed);
+  Engine(std::unique_ptr<const Critic> critic, Loss loss, double alpha, uint64_t seed);
 
   // Called between steps with the number of finished ones; false ends the run.
   using Progress = std::function<bool(int64_t)>;
-  // Called at least every few milliseconds of work; may throw, which leaves the state of the last finished step.
-  using Poll = std::function<void()>;
 
+  // `poll` is called at least every few milliseconds of work; its exception leaves the state of the last finished step.
   // losses [steps] receives each step's loss. Returns the number of steps made.
   int64_t train(const Data& data, const TrainOptions& options, double* losses, const Progress& progress,
                 const Poll& poll);
@@ -60,7 +59,7 @@ class Engine {
                           const Poll& poll);
   void score(const Data& data, float* scores, const Poll& poll);
 
-  const Network network;
+  const std::unique_ptr<const Critic> critic;
   Buffer<float> parameters, first_moment, second_moment;  // padded layout
   int64_t adam_step = 0;
   // Moving average of the parameters: until 1 / (1 - decay) updates have gone into it, all count alike.
@@ -74,7 +73,7 @@ class Engine {
  private:
   StepState state(int64_t rows, int64_t batch) const;
   int64_t threads_of(int64_t requested, int64_t batch, int64_t shuffles) const;
-  void update(Step& step, float scale, const TrainOptions& options, double rate);
+  void update(GradientStep& step, float scale, const TrainOptions& options, double rate);
 
   const Loss loss_;
   const double alpha_;

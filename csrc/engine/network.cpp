@@ -9,23 +9,24 @@
 
 namespace mine_fast::engine {
 
-Network::Network(int64_t x_columns, int64_t y_columns, const std::vector<int64_t>& hidden,
-                 const std::vector<int64_t>& activations, const std::vector<float>& slopes,
-                 const std::vector<float>& noise, float noise_of_inputs)
-    : x_width(x_columns), y_width(y_columns), input_noise(noise_of_inputs) {
-  const auto require = [](bool holds, const std::string& message) {
-    if (!holds) throw std::invalid_argument(message);
-  };
-  require(x_width >= 1 && y_width >= 1,
-          "x_width and y_width must be at least 1, got " + std::to_string(x_width) + " and " + std::to_string(y_width));
-  require(input_noise >= 0.f, "input_noise must not be negative, got " + std::to_string(input_noise));
+namespace {
+
+void require(bool holds, const std::string& message) {
+  if (!holds) throw std::invalid_argument(message);
+}
+
+}  // namespace
+
+Layers::Layers(int64_t in, int64_t bias_row, const std::vector<int64_t>& hidden,
+               const std::vector<int64_t>& activations, const std::vector<float>& slopes,
+               const std::vector<float>& noise)
+    : size(0), flat_size(0), transposed(0), max_stride(0), bias_row_(bias_row) {
   require(!hidden.empty(), "hidden must name at least one hidden layer");
   require(activations.size() == hidden.size() && slopes.size() == hidden.size() && noise.size() == hidden.size(),
           "activations, slopes and noise must have one entry for each of the " + std::to_string(hidden.size()) +
               " hidden layers, got " + std::to_string(activations.size()) + ", " + std::to_string(slopes.size()) +
               " and " + std::to_string(noise.size()));
-  int64_t in = x_width + y_width, in_stride = 0;
-  size = flat_size = transposed = max_stride = 0;
+  int64_t in_stride = 0;
   for (size_t l = 0; l < hidden.size(); ++l) {
     require(hidden[l] >= 1, "hidden widths must be at least 1, got " + std::to_string(hidden[l]));
     require(with_activation(activations[l], [](auto) {}), "unknown activation code " + std::to_string(activations[l]));
@@ -41,43 +42,62 @@ Network::Network(int64_t x_columns, int64_t y_columns, const std::vector<int64_t
     in_stride = layer.stride;
     layers.push_back(layer);
   }
-  output = size;
-  size += in_stride;
-  flat_size += in + 1;
 }
 
 template <typename Body>
-void Network::for_each_parameter(Body&& body) const {
+void Layers::for_each_parameter(Body&& body) const {
   int64_t flat = 0;
-  for (size_t l = 0; l <= layers.size(); ++l) {
-    const bool is_output = l == layers.size();
-    const int64_t in = is_output ? last().width : layers[l].in;
-    const int64_t out = is_output ? 1 : layers[l].width;
-    const int64_t begin = is_output ? output : layers[l].parameters;
+  for (const HiddenLayer& layer : layers) {
+    const bool first = &layer == &layers.front();
     const auto place = [&](int64_t o, int64_t i) {  // i == in: the bias
-      if (l > 0) return begin + o * (is_output ? 0 : layers[l].in_stride) + i;
-      const int64_t row = i == in ? x_width : i < x_width ? i : i + 1;
-      return begin + row * layers[0].stride + o;
+      if (!first) return layer.parameters + o * layer.in_stride + i;
+      const int64_t row = i == layer.in ? bias_row_ : i < bias_row_ ? i : i + 1;
+      return layer.parameters + row * layer.stride + o;
     };
-    for (int64_t o = 0; o < out; ++o)
-      for (int64_t i = 0; i < in; ++i) body(flat++, place(o, i));
-    for (int64_t o = 0; o < out; ++o) body(flat++, place(o, in));
+    for (int64_t o = 0; o < layer.width; ++o)
+      for (int64_t i = 0; i < layer.in; ++i) body(flat++, place(o, i));
+    for (int64_t o = 0; o < layer.width; ++o) body(flat++, place(o, layer.in));
   }
 }
 
-void Network::from_flat(const float* flat, float* padded) const {
+void Layers::from_flat(const float* flat, float* padded) const {
   std::fill(padded, padded + size, 0.f);
   for_each_parameter([&](int64_t from, int64_t to) { padded[to] = flat[from]; });
 }
 
-void Network::to_flat(const float* padded, float* flat) const {
+void Layers::to_flat(const float* padded, float* flat) const {
   for_each_parameter([&](int64_t to, int64_t from) { flat[to] = padded[from]; });
 }
 
-int64_t Network::multiply_adds_per_pair() const {
+int64_t Layers::multiply_adds() const {
   int64_t total = 0;
   for (size_t l = 1; l < layers.size(); ++l) total += 3 * layers[l].in * layers[l].width;
-  return total + 3 * (layers[0].width + last().width);
+  return total;
+}
+
+Network::Network(int64_t x_columns, int64_t y_columns, const std::vector<int64_t>& hidden,
+                 const std::vector<int64_t>& activations, const std::vector<float>& slopes,
+                 const std::vector<float>& noise, float noise_of_inputs)
+    : Layers(x_columns + y_columns, x_columns, hidden, activations, slopes, noise),
+      x_width(x_columns),
+      y_width(y_columns),
+      input_noise(noise_of_inputs),
+      output(size) {
+  require(x_width >= 1 && y_width >= 1,
+          "x_width and y_width must be at least 1, got " + std::to_string(x_width) + " and " + std::to_string(y_width));
+  require(input_noise >= 0.f, "input_noise must not be negative, got " + std::to_string(input_noise));
+  size += last().stride;
+  flat_size += last().width + 1;
+}
+
+void Network::from_flat(const float* flat, float* padded) const {
+  Layers::from_flat(flat, padded);
+  std::copy_n(flat + flat_size - last().width - 1, last().width + 1, padded + output);
+}
+
+void Network::to_flat(const float* padded, float* flat) const {
+  Layers::to_flat(padded, flat);
+  std::copy_n(padded + output, last().width + 1, flat + flat_size - last().width - 1);
 }
 
 }  // namespace mine_fast::engine

@@ -3,9 +3,9 @@
 // Outside, parameters are one flat array in torch's order: for each Linear its weights [out, in], then its bias [out].
 // Inside, they are one array of padded matrices (rows on multiples of 8 floats, pads 0), so that Adam is one loop and
 // the kernels need no tails:
-//   first layer   [dx + 1 + dy, stride]  transposed: the x rows, the bias, the y rows
-//   later layers  [out, in_stride]       the bias is the column behind the last input, where hidden rows have a 1
-//   output        [in_stride]            likewise
+//   first layer   [in + 1, stride]  transposed, the bias one of the rows (Network: behind those of x, before those of y)
+//   later layers  [out, in_stride]  the bias is the column behind the last input, where hidden rows have a 1
+//   output        [in_stride]       likewise
 #pragma once
 
 #include <cstdint>
@@ -30,32 +30,47 @@ struct HiddenLayer {
   bool has_masks() const { return activation == Activation::kRelu && noise == 0.f; }
 };
 
-struct Network {
-  Network(int64_t x_width, int64_t y_width, const std::vector<int64_t>& hidden, const std::vector<int64_t>& activations,
-          const std::vector<float>& slopes, const std::vector<float>& noise, float input_noise);
+// Layers one after the other, and their parameters.
+struct Layers {
+  // bias_row: the row of the first layer's bias.
+  Layers(int64_t in, int64_t bias_row, const std::vector<int64_t>& hidden, const std::vector<int64_t>& activations,
+         const std::vector<float>& slopes, const std::vector<float>& noise);
 
-  int64_t x_width, y_width;
-  float input_noise;  // standard deviation added to the rows of x and y while training; see Step::gather
   std::vector<HiddenLayer> layers;
-  int64_t output;      // where the output's weights begin
   int64_t size;        // floats of the padded parameters
   int64_t flat_size;   // parameters
   int64_t transposed;  // floats of the forward weights
   int64_t max_stride;
 
   const HiddenLayer& last() const { return layers.back(); }
+  int64_t multiply_adds() const;  // of the products of a row, forward and backward, without the first layer's
+
+  // Calls body(flat index, padded index) for every parameter of the layers.
+  template <typename Body>
+  void for_each_parameter(Body&& body) const;
+  void from_flat(const float* flat, float* padded) const;
+  void to_flat(const float* padded, float* flat) const;
+
+ private:
+  int64_t bias_row_;
+};
+
+// Layers on the columns of x and of y, and an output of one number.
+struct Network : Layers {
+  Network(int64_t x_width, int64_t y_width, const std::vector<int64_t>& hidden, const std::vector<int64_t>& activations,
+          const std::vector<float>& slopes, const std::vector<float>& noise, float input_noise);
+
+  int64_t x_width, y_width;
+  float input_noise;  // standard deviation added to the rows of x and y while training; see Step::gather
+  int64_t output;     // where the output's weights begin
+
   const float* x_weights(const float* padded) const { return padded; }  // [dx + 1, stride], the bias last
   const float* y_weights(const float* padded) const { return padded + (x_width + 1) * layers[0].stride; }
 
   void from_flat(const float* flat, float* padded) const;
   void to_flat(const float* padded, float* flat) const;
 
-  int64_t multiply_adds_per_pair() const;
-
- private:
-  // Calls body(flat index, padded index) for every parameter.
-  template <typename Body>
-  void for_each_parameter(Body&& body) const;
+  int64_t multiply_adds_per_pair() const { return multiply_adds() + 3 * (layers[0].width + last().width); }
 };
 
 }  // namespace mine_fast::engine

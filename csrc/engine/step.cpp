@@ -242,8 +242,7 @@ void Step::first_layer_products() {
   });
 }
 
-Step::Result Step::compute(const Data& data, const float* parameters, const StepState& state,
-                           const std::function<void()>& poll) {
+Step::Result Step::compute(const Data& data, const float* parameters, const StepState& state, const Poll& poll) {
   poll_ = &poll;
   cancelled_ = false;
   noise_ = {state.seed, state.offset};

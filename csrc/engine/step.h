@@ -10,13 +10,12 @@
 
 #include <atomic>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <vector>
 
-#include "../log_mean_exp.h"
 #include "../shuffle.h"
 #include "buffer.h"
+#include "critic.h"
 #include "inputs.h"
 #include "kernels.h"
 #include "network.h"
@@ -25,34 +24,14 @@
 
 namespace mine_fast::engine {
 
-struct Data {
-  const float* x;  // [n, dx]
-  const float* y;  // [n, dy]
-  int64_t rows;    // n
-};
-
-// What decides a step's loss besides the parameters and the data.
-struct StepState {
-  uint64_t seed;
-  uint64_t offset;   // of the marginal shuffle and the noise: the global step counter
-  uint64_t epoch;    // of the order of the rows
-  int64_t position;  // in that order, where the batch begins
-  double log_ema;
-};
-
-class Step {
+class Step : public GradientStep {
  public:
   Step(const Network& network, const Kernels& kernels, int64_t batch, int64_t shuffles, Loss loss, double alpha,
        ThreadPool& pool);
 
-  struct Result {
-    DvTerm<double> term;
-    float scale;  // the gradient is scale * gradient()
-  };
-  // `poll` is called now and then on the calling thread and may throw.
-  Result compute(const Data& data, const float* parameters, const StepState& state, const std::function<void()>& poll);
+  Result compute(const Data& data, const float* parameters, const StepState& state, const Poll& poll) override;
 
-  float* gradient() { return workers_[0]->gradient.data(); }  // padded layout, times 1 / scale
+  float* gradient() override { return workers_[0]->gradient.data(); }
 
  private:
   // A thread's share: pairs of the slots [begin, end) of x.
@@ -103,7 +82,7 @@ class Step {
   NoiseKey noise_{};
   bool has_noise_ = false;
   int64_t tile_rows_;
-  const std::function<void()>* poll_ = nullptr;
+  const Poll* poll_ = nullptr;
   std::atomic<bool> cancelled_{false};  // poll threw: the other threads need not finish
 };
 

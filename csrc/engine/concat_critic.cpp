@@ -1,0 +1,52 @@
+#include "concat_critic.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "step.h"
+#include "tile.h"
+
+namespace mine_fast::engine {
+
+double ConcatCritic::multiply_adds(int64_t batch, int64_t shuffles) const {
+  const double pairs = static_cast<double>(1 + shuffles) * static_cast<double>(batch);
+  const double rows = 2.0 * static_cast<double>(batch * network_.layers[0].in * network_.layers[0].width);
+  return pairs * static_cast<double>(network_.multiply_adds_per_pair()) + rows;
+}
+
+std::unique_ptr<GradientStep> ConcatCritic::step(const Kernels& kernels, int64_t batch, int64_t shuffles, Loss loss,
+                                                 double alpha, ThreadPool& pool) const {
+  return std::make_unique<Step>(network_, kernels, batch, shuffles, loss, alpha, pool);
+}
+
+void ConcatCritic::score(const Kernels& kernels, const float* parameters, const Data& data, float* scores,
+                         const Poll& poll) const {
+  constexpr int64_t kRows = 128;
+  const HiddenLayer& first = network_.layers[0];
+  const int64_t dx = x_width, dy = y_width;
+  Tile tile(network_, kernels, kRows);
+  Buffer<float> x_part(kRows * first.stride), y_part(kRows * first.stride), transposed(network_.transposed),
+      zeros(network_.max_stride);
+  for (size_t l = 1; l < network_.layers.size(); ++l) {
+    const HiddenLayer& layer = network_.layers[l];
+    kernels.transpose(parameters + layer.parameters, layer.in_stride, layer.width, layer.in + 1,
+                      transposed.data() + layer.transposed, layer.stride);
+  }
+  const StepWeights weights{parameters, transposed.data(), nullptr};
+  const float* bias = network_.x_weights(parameters) + dx * first.stride;
+  std::vector<int32_t> same(kRows);
+  for (int32_t r = 0; r < kRows; ++r) same[r] = r;
+  for (int64_t begin = 0; begin < data.rows; begin += kRows) {
+    poll();
+    const int64_t rows = std::min(kRows, data.rows - begin);
+    kernels.product({rows, first.width, dx, data.x + begin * dx, dx, 1, network_.x_weights(parameters), first.stride,
+                     x_part.data(), first.stride, bias});
+    kernels.product({rows, first.width, dy, data.y + begin * dy, dy, 1, network_.y_weights(parameters), first.stride,
+                     y_part.data(), first.stride, zeros.data()});
+    const float* tile_scores =
+        tile.forward(weights, x_part.data(), y_part.data(), same.data(), same.data(), rows, nullptr, nullptr);
+    std::copy_n(tile_scores, rows, scores + begin);
+  }
+}
+
+}  // namespace mine_fast::engine
