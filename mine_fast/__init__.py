@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mine_fast.default_critics import MLPCritic
     from mine_fast.errors import DivergenceError
     from mine_fast.estimator import MINE, estimate
+    from mine_fast.many import FailedEstimate, estimate_many
     from mine_fast.noise import GaussianNoise
     from mine_fast.result import Flag, MIResult
     from mine_fast.separable import SeparableCritic
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MINE",
     "DivergenceError",
+    "FailedEstimate",
     "Flag",
     "GaussianNoise",
     "MIResult",
@@ -35,6 +37,7 @@ __all__ = [
     "__version__",
     "conditional",
     "estimate",
+    "estimate_many",
 ]
 
 # Names are fetched at first use: `mine-fast --help` does not wait for torch, and `mine-fast info` still answers where
@@ -42,6 +45,7 @@ __all__ = [
 _HOMES = {
     "MINE": "estimator",
     "DivergenceError": "errors",
+    "FailedEstimate": "many",
     "Flag": "result",
     "GaussianNoise": "noise",
     "MIResult": "result",
@@ -50,6 +54,7 @@ _HOMES = {
     "TrainingSettings": "training",
     "conditional": "conditioning",
     "estimate": "estimator",
+    "estimate_many": "many",
 }
 
 

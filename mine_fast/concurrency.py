@@ -1,7 +1,8 @@
-"""Which folds may be fitted in threads beside each other, and what draws from generators that all threads share."""
+"""Which folds may be fitted in threads beside each other, and how much memory each of them takes."""
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import torch
@@ -9,13 +10,15 @@ import torch
 from mine_fast.critics import activation_code
 from mine_fast.data import ArraySource, PairSource
 from mine_fast.default_critics import MLPCritic, StackedCritic
+from mine_fast.evaluation import CALL_ROWS
 from mine_fast.native import critic_obstacle, network_stacks
 from mine_fast.noise import GaussianNoise
 
 if TYPE_CHECKING:
     from mine_fast.loss import DVLoss
+    from mine_fast.training import TrainingSettings
 
-__all__ = ["draws_globally", "may_run_in_threads"]
+__all__ = ["draws_globally", "fit_memory", "fitting_memory", "may_run_in_threads"]
 
 
 def draws_globally(loss: DVLoss, engine: str) -> bool:
@@ -47,3 +50,37 @@ def may_run_in_threads(mine: DVLoss, source: PairSource, device: torch.device | 
     if type(mine.T) is MLPCritic:  # whose network is made in the fold
         return activation_code(mine.T.activation()) is not None
     return not draws_globally(mine, engine)
+
+
+def fit_memory(rows: int, x_width: int, y_width: int, settings: TrainingSettings) -> int:
+    """Bytes that a running fit of one fold takes at most, beside the data: measured, and rounded up.
+
+    Its features, made in float64; the pairs that go through the critic at once; the scores of the held-out rows.
+
+    Args:
+        rows: N.
+        x_width: columns of x.
+        y_width: columns of y.
+        settings: of the fit.
+    """
+    features = rows * (80 * (x_width + y_width) + 1000)
+    pairs = min(CALL_ROWS, 8 * rows) * 4 * 64 * 6
+    scores = max(2_000_000, 20 * rows) // settings.folds * 8 * 6
+    return features + pairs + scores
+
+
+def fitting_memory() -> int:
+    """Bytes that fits may take together where the caller sets no limit: half of what is free, as far as one can tell.
+
+    >>> fitting_memory() > 1e6
+    True
+    """
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        try:
+            free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+        except (AttributeError, ValueError, OSError):
+            free = 4 << 30
+    return free // 2

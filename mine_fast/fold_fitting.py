@@ -179,7 +179,7 @@ def _train(loss: DVLoss, rows: PairSource, fold: Fold, report: Callable[[int, fl
     settings = fold.settings
     loss.shuffles = settings.shuffles
     parameters = sum(p.numel() for p in loss.parameters())
-draws = draws_globally(loss, settings.engine)
+    draws = draws_globally(loss, settings.engine)
     seeded = _seeded(fold.seed, loss.log_ema.device) if draws else contextlib.nullcontext()
     with seeded, fitting_threads(parameters, (1 + settings.shuffles) * settings.batch_size):
         return train_critic(loss, _scorer(loss), rows, fold.train, fold.validation, settings, fold.seed, report)
