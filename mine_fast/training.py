@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import math
 import numbers
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from mine_fast.checks import as_integer
 from mine_fast.data import ArraySource, PairSource
 from mine_fast.errors import DivergenceError
 from mine_fast.evaluation import ESTIMATE_TAIL_ROWS, held_out_scores, level_of_rows
+from mine_fast.modules import copied_state
 from mine_fast.native import critic_obstacle, use_engine
 from mine_fast.steps import NativeSteps, Steps, TorchSteps
 
@@ -177,7 +177,7 @@ def train_critic(
     history = FoldHistory()
     # Beyond some thousand pairs it is the rows that make a validation uncertain.
     shuffles = min(8, max(2, 8000 // validation_rows.numel()))
-    best_bound, best_state = -math.inf, copy.deepcopy(mine.state_dict())
+    best_bound, best_state = -math.inf, copied_state(mine)
 
     def validate(step: int, train: float) -> None:
         nonlocal best_bound, best_state
@@ -191,7 +191,7 @@ def train_critic(
                     f"the validation rows; lower learning_rate (now {settings.learning_rate:g}) or scale the inputs"
                 )
             if bound > best_bound:
-                best_bound, best_state = bound, copy.deepcopy(mine.state_dict())
+                best_bound, best_state = bound, copied_state(mine)
             mine.train()
         history.steps.append(step)
         history.train.append(train)
