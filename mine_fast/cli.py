@@ -124,7 +124,7 @@ def _add_pairwise(commands: Any) -> None:
     pairwise = commands.add_parser(
         "pairwise",
         help="estimate the mutual information of every two columns of a file",
-        description="Estimate the mutual information of every two columns of a file, with standard errors and q-values.",
+        description="Estimate the mutual information of every two columns of a file, with errors and q-values.",
         epilog=_COLUMNS,
     )
     pairwise.set_defaults(run=_pairwise)
@@ -133,7 +133,7 @@ def _add_pairwise(commands: Any) -> None:
     )
     pairwise.add_argument("--columns", metavar="COLS", help="the columns to pair, see below (default: all)")
     pairwise.add_argument("--out", metavar="OUT.csv", type=Path, help="write the matrix to a file")
-    pairwise.add_argument("--pairs", metavar="OUT.csv", type=Path, help="write a row per pair: mi, stderr, q, flags, ...")
+    pairwise.add_argument("--pairs", metavar="OUT.csv", type=Path, help="write a row per pair: mi, stderr, q, ...")
     pairwise.add_argument("--plot", metavar="OUT.png", type=Path, help="draw a clustered heat map to a file")
     pairwise.add_argument("--top", type=int, default=20, metavar="N", help="how many pairs to print (default: 20)")
     _add_run_options(pairwise)

@@ -29,8 +29,8 @@ def average_linkage(distance: np.ndarray) -> list[Merge]:
         distance: [d, d], symmetric; the diagonal is not read.
 
     Returns:
-        d - 1 merges. The last one's members, left then right, are an order of all: each merge turns its clusters so that
-        the nearest of their ends meet.
+        d - 1 merges. The last one's members, left then right, are an order of all: each merge turns its clusters so
+        that the nearest of their ends meet.
 
     >>> merges = average_linkage(np.array([[0, 9, 1], [9, 0, 8], [1, 8, 0]]))
     >>> merges[-1].left + merges[-1].right, merges[-1].height

@@ -280,7 +280,7 @@ def permutation_p_value(folds: Sequence[HeldOutScores]) -> float:
 
 
 def _totals(folds: Sequence[HeldOutScores], most: int) -> Tensor:
-    """Total scores of all combinations of the folds' rotations, `most` of each; first that of the pairs as they came."""
+    """Total scores of all combinations of the folds' rotations, `most` of each; first the pairs as they came."""
     totals = torch.zeros(1, dtype=torch.float64, device="cpu")
     for fold in folds:
         # A fold of n rows has n - 1 distinct rotations; counted again they would weigh more than the identity.

@@ -176,4 +176,3 @@ class _Meter:
         if self.progress is not None:
             done = self.settled + sum(sum(fits.values()) for fits in self.fits.values())
             self.progress(done, self.begun if self.total is None else self.total, bound)
-
