@@ -1,6 +1,6 @@
 """Everything a GPU machine can tell in one go: tests, compute-sanitizer, timings -> results/<gpu-name>.json.
 
-    python benchmarks/gpu_check.py               all stages, at most 8 minutes
+    python benchmarks/gpu_check.py               all stages, at most 9 minutes
     python benchmarks/gpu_check.py --exercise    the small script that compute-sanitizer watches
 
 Needs the package built with its CUDA part, and no network. A stage that fails or runs out of time is recorded in the
@@ -27,12 +27,17 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import baselines
 import record as results
 import torch
 from timing import SIZES
 from torch import Tensor, nn
 
+import mine_fast
 from mine_fast import _library, info, ops
+from mine_fast.data import ArraySource
+from mine_fast.graphed_steps import STEPS_PER_GRAPH, GraphedSteps
+from mine_fast.steps import TorchSteps
 
 raw = torch.ops.mine_fast
 ROOT = Path(__file__).resolve().parents[1]
@@ -267,6 +272,26 @@ def training_steps() -> Iterator[dict[str, Any]]:
         yield {"figure": "step (dx, dy, h, L, B) = " + str(size), "rows": rows, "errors": errors}
 
 
+def fitted_steps() -> Iterator[dict[str, Any]]:
+    """Steps of a fit by `engine="torch"` and by replayed graphs (`engine="graph"`), per step."""
+    for size in STEPS:
+        x_width, y_width, hidden, layers, rows = size
+        x, y = torch.randn(4 * rows, x_width, device="cuda"), torch.randn(4 * rows, y_width, device="cuda")
+        settings = mine_fast.TrainingSettings(steps=100_000, batch_size=rows, shuffles=1)
+        contenders: dict[str, Callable[[], object]] = {}
+        for name, make in (("engine torch", TorchSteps), ("engine graph", GraphedSteps)):
+            critic = baselines.make_critic(x_width, y_width, hidden, layers).cuda()
+            mine = mine_fast.MINE(critic, method="concat", seed=0).cuda()
+            steps = make(mine, ArraySource(x, y), torch.arange(4 * rows), settings, 0)
+            contenders[name] = partial(steps.advance, STEPS_PER_GRAPH)
+            for _ in range(3):  # the graph is captured in the second
+                contenders[name]()
+        measured = measure_together(contenders, iterations=5)
+        for row in measured.values():
+            row.update({key: row[key] / STEPS_PER_GRAPH for key in ("median", "q10", "q90")})
+        yield {"figure": "fit, a step of (dx, dy, h, L, B) = " + str(size), "rows": measured}
+
+
 # Running them ---------------------------------------------------------------------------------------------------------
 
 
@@ -298,6 +323,7 @@ def main() -> int:
         ("racecheck", 60, lambda: sanitizer("racecheck", 55)),
         ("bandwidth", 45, bandwidth),
         ("training steps", 150, training_steps),
+        ("fitted steps", 60, fitted_steps),
     )
     failed = False
     for stage, budget, run in stages:

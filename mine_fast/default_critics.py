@@ -71,16 +71,16 @@ class MLPCritic(nn.Module):
 
 
 class StackedCritic(nn.Module):
-    """The critic of `estimate`: a weighted sum of three Gaussian critics, two perceptrons and a separable critic.
+    """The critic of `estimate`: a weighted sum of three Gaussian critics, a perceptron and a separable critic.
 
-    One perceptron reads the plain features (see `PairInputs`), one the canonical variates and waves too, the separable
-    critic the plain ones and the variates. Made and trained by a fit (`fold_fitting`), which finds the weights on rows
-    that trained none of the six.
+    The perceptron, of ReLUs, finds edges and, by the waves among its features (see `PairInputs`), fine structure; the
+    separable critic, smooth and trained on all pairs, finds what bends. It reads the plain features and the canonical
+    variates. Made and trained by a fit (`fold_fitting`), which finds the weights on rows that trained none of the five.
 
     Attributes:
-        weights: [6], of each critic's scores.
-        offsets: [6], each one's log mean exp over marginal pairs, which is taken off its scores.
-        floor, ceiling: [], [6], beyond which no score counts, lest one pair that no row before was like decide a mean.
+        weights: [5], of each critic's scores.
+        offsets: [5], each one's log mean exp over marginal pairs, which is taken off its scores.
+        floor, ceiling: [], [5], beyond which no score counts, lest one pair that no row before was like decide a mean.
     """
 
     hidden = (64, 64, 64)
@@ -93,26 +93,23 @@ class StackedCritic(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.inputs = PairInputs()
-        self.without_waves = nn.Sequential()
-        self.with_waves = nn.Sequential()
+        self.perceptron = nn.Sequential()
         self.separable: Any = nn.Module()  # a SeparableCritic, once there are widths for it
-        for name, shape in (("weights", (6,)), ("offsets", (6,)), ("floor", ()), ("ceiling", (6,))):
+        for name, shape in (("weights", (5,)), ("offsets", (5,)), ("floor", ()), ("ceiling", (5,))):
             self.register_buffer(name, torch.zeros(shape, device="cpu", dtype=torch.float32))
 
     def prepare(self, x: Tensor, y: Tensor, generator: torch.Generator) -> StackedCritic:
         """Learn the inputs from training rows x [N, dx], y [N, dy] and make the networks for them."""
         self.inputs.fit(x, y)
-        self.without_waves = perceptron(sum(self.inputs.plain_widths), self.hidden, nn.SiLU, generator)
-        self.with_waves = perceptron(sum(self.inputs.wave_widths), self.hidden, nn.SiLU, generator)
+        self.perceptron = perceptron(sum(self.inputs.wave_widths), self.hidden, nn.ReLU, generator)
         widths = self.inputs.variate_widths
         self.separable = SeparableCritic(*widths, self.hidden, self.outputs, generator=generator)
         return self.to(x.device)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        for name in ("without_waves", "with_waves"):
-            widths = widths_in_state(state_dict, prefix + name + r"\.")
-            if widths:
-                setattr(self, name, perceptron(widths[0], widths[1:-1], nn.SiLU))
+        widths = widths_in_state(state_dict, prefix + r"perceptron\.")
+        if widths:
+            self.perceptron = perceptron(widths[0], widths[1:-1], nn.ReLU)
         towers = [widths_in_state(state_dict, prefix + rf"separable\.{side}_tower\.") for side in "xy"]
         if all(towers):
             (x_width, *hidden, outputs), (y_width, *_) = towers
@@ -122,13 +119,12 @@ class StackedCritic(nn.Module):
     def networks(self) -> list[tuple[nn.Module, int, int]]:
         """What is trained, and of how many features of x and of y each reads the first."""
         return [
-            (self.without_waves, *self.inputs.plain_widths),
-            (self.with_waves, *self.inputs.wave_widths),
+            (self.perceptron, *self.inputs.wave_widths),
             (self.separable, *self.inputs.variate_widths),
         ]
 
     def with_factors(self, x_features: Tensor, y_features: Tensor) -> tuple[Tensor, Tensor]:
-        """Features of `inputs` with the separable critic's factors behind them: what the six critics read.
+        """Features of `inputs` with the separable critic's factors behind them: what the five critics read.
 
         A row's factors are the same in all of its pairs.
         """
@@ -137,20 +133,17 @@ class StackedCritic(nn.Module):
         return torch.cat([x_features, f], 1), torch.cat([y_features, g], 1)
 
     def members(self) -> list[Callable[[Tensor, Tensor], Tensor]]:
-        """The six critics: features with factors -> scores [N]."""
+        """The five critics: features with factors -> scores [N]."""
+        x_width, y_width = self.inputs.wave_widths
+        factors = self.separable.outputs + 2
 
-        def gaussian(i: int) -> Callable[[Tensor, Tensor], Tensor]:
-            return lambda x, y: self.inputs.gaussian_score(i, x, y)
-
-        def perceptron_of(network: nn.Module, x_width: int, y_width: int) -> Callable[[Tensor, Tensor], Tensor]:
-            return lambda x, y: network(torch.cat([x[:, :x_width], y[:, :y_width]], 1))[:, 0]
+        def of_pairs(x: Tensor, y: Tensor) -> Tensor:
+            return self.perceptron(torch.cat([x[:, :x_width], y[:, :y_width]], 1))[:, 0]
 
         def separable(x: Tensor, y: Tensor) -> Tensor:
-            factors = self.separable.outputs + 2
             return (x[:, -factors:] * y[:, -factors:]).sum(1)
 
-        perceptrons = [perceptron_of(*network) for network in self.networks()[:2]]
-        return [*map(gaussian, range(3)), *perceptrons, separable]
+        return [*self.inputs.gaussian_critics(), of_pairs, separable]
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Scores [N] of the pairs (x_i, y_i)."""
@@ -161,7 +154,7 @@ class StackedCritic(nn.Module):
         return self.weights @ self.limited(torch.stack([score(x_read, y_read) for score in self.members()]))
 
     def limited(self, scores: Tensor) -> Tensor:
-        """Scores [6, N] of the critics as they enter the sum."""
+        """Scores [5, N] of the critics as they enter the sum."""
         offsets, floor, ceiling = (limit.to(scores) for limit in (self.offsets, self.floor, self.ceiling))
         return torch.minimum(torch.maximum(scores - offsets[:, None], floor), ceiling[:, None])
 

@@ -148,6 +148,8 @@ class MINE(DVLoss):
             if not any(p.requires_grad for p in self.parameters()):
                 raise ValueError("T has no trainable parameters")
             opt = torch.optim.Adam(self.parameters(), lr=1e-4)
+        if engine == "graph":
+            raise ValueError("engine='graph' trains the folds of fit and estimate: opt is made for it")
         native = use_engine(engine, critic_obstacle(self) or optimizer_obstacle(opt, self.T))
         trained = {id(p) for group in opt.param_groups for p in group["params"]}
         if not any(id(p) in trained for p in self.parameters()):

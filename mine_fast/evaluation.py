@@ -30,8 +30,9 @@ __all__ = [
 #: Rows that are shuffled among each other; bounds the memory of a source that does not fit it.
 CHUNK_ROWS = 8192
 
-#: Rows that go through a critic at once.
-CALL_ROWS = 65_536
+#: Rows that go through a critic at once, and on the CPU: there the activations of more leave the caches, and a row
+#: costs twice as much.
+CALL_ROWS, CALL_ROWS_ON_CPU = 65_536, 2048
 
 #: Rows that the marginal term of an estimate must rest on, as `HeldOutScores.limited` counts them. What happens less
 #: often than once in n rows may weigh anything, so no more than ln(n) can be claimed (McAllester & Stratos 2020).
@@ -180,7 +181,8 @@ def _log_mean_exp(scores: Tensor) -> Tensor:
 
 def score_rows(score: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
     """Scores [n] of the pairs (x_i, y_i), in calls of at most CALL_ROWS rows."""
-    calls = [score(a, b) for a, b in zip(x.split(CALL_ROWS), y.split(CALL_ROWS), strict=True)]
+    size = CALL_ROWS_ON_CPU if x.device.type == "cpu" else CALL_ROWS
+    calls = [score(a, b) for a, b in zip(x.split(size), y.split(size), strict=True)]
     return torch.cat(calls)
 
 

@@ -84,7 +84,7 @@ class FoldFit(NamedTuple):
 
 def trainings(mine: DVLoss) -> int:
     """How many networks are trained per fold."""
-    return 3 if _stacks(mine) else 1
+    return 2 if _stacks(mine) else 1
 
 
 def _stacks(mine: DVLoss) -> bool:
@@ -161,9 +161,7 @@ def _fit_stack(mine: DVLoss, fold: Fold) -> FoldFit:
 
 def _weigh(critic: StackedCritic, rows: PairSource, fold: Fold) -> Tensor:
     """Fix the constants and weights of the critics on the validation rows; the log mean exp of the sum there, []."""
-    scores = [
-        held_out_scores(score, rows, fold.validation, fold.seed, STACKING_SHUFFLES) for score in critic.members()
-    ]
+    scores = [held_out_scores(score, rows, fold.validation, fold.seed, STACKING_SHUFFLES) for score in critic.members()]
     critic.offsets = critic.weights.new_tensor([s.log_mean_exp for s in scores])
     # Where none of n pairs fell, the joint probability is about 1 / n (Laplace's rule), and no ratio to be known lower.
     critic.floor.fill_(-math.log(fold.train.numel()))

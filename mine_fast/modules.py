@@ -36,11 +36,11 @@ def in_mode(module: nn.Module, training: bool) -> Iterator[None]:
 
 
 def copied_state(module: nn.Module) -> dict[str, Any]:
-    """The state of a module that later steps do not change: as copy.deepcopy's, in a tenth of the time."""
-    state: dict[str, Any] = module.state_dict()  # an OrderedDict with the versions of the modules, which are kept
-    for name, value in state.items():
-        state[name] = value.detach().clone() if isinstance(value, Tensor) else copy.deepcopy(value)
-    return state
+    """The state of a module, which training does not change."""
+    return {
+        name: value.detach().clone() if isinstance(value, Tensor) else copy.deepcopy(value)
+        for name, value in module.state_dict().items()
+    }
 
 
 class FittedBuffers(nn.Module):
@@ -61,7 +61,4 @@ class StartingState:
 
     def __init__(self, critic: nn.Module) -> None:
         self.critic = critic
-        self.state: dict[str, Any] = {
-            name: value.detach().clone() if isinstance(value, Tensor) else value
-            for name, value in critic.state_dict().items()
-        }
+        self.state = copied_state(critic)

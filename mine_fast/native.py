@@ -1,9 +1,10 @@
 """The native training engine (csrc/engine): which critics it trains, and the way there and back.
 
 It trains stacks of Linear layers with an activation and Gaussian noise between them, and separable critics of two such
-stacks (without noise), in float32 on the CPU, by Adam or AdamW. The same seed gives the same pairs as the torch path and, without noise, the same parameters to rounding. Noise
-comes from a counter instead of torch's generator: the same distribution, other numbers. Afterwards the parameters are
-back in the module, and the optimiser's moments in the optimiser, so that a user can go on in torch.
+stacks (without noise), in float32 on the CPU, by Adam or AdamW. The same seed gives the same pairs as the torch path
+and, without noise, the same parameters to rounding. Noise comes from a counter instead of torch's generator: the same
+distribution, other numbers. Afterwards the parameters are back in the module, and the optimiser's moments in the
+optimiser, so that a user can go on in torch.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ from mine_fast.ops import LOSSES
 
 __all__ = ["EngineCritic", "network_stacks", "optimizer_obstacle", "use_engine"]
 
-ENGINES = ("auto", "native", "torch")
+ENGINES = ("auto", "native", "torch", "graph")
 
 
 def use_engine(engine: str, obstacle: str | None) -> bool:
     """Whether to train natively.
 
     Args:
-        engine: "auto": if nothing is in the way; "native": or it is an error; "torch": never.
+        engine: "auto": if nothing is in the way; "native": or it is an error; "torch", "graph": never.
         obstacle: what is in the way, or None.
 
     Raises:
@@ -41,7 +42,7 @@ def use_engine(engine: str, obstacle: str | None) -> bool:
         raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
     if engine == "native" and obstacle:
         raise ValueError(f"engine='native' cannot train this: {obstacle}; engine='auto' falls back to torch")
-    return engine != "torch" and obstacle is None
+    return engine in ("auto", "native") and obstacle is None
 
 
 @dataclass
@@ -123,8 +124,8 @@ def critic_obstacle(mine: DVLoss) -> str | None:
     stacks = network_stacks(mine)
     if not stacks:
         return (
-            "T is neither a torch.nn.Sequential of Linear layers and activations with method='concat' nor a "
-            "SeparableCritic, free of hooks"
+            "T is not a torch.nn.Sequential of Linear layers and activations with method='concat' (nor a SeparableCritic "
+            "with method=None), free of hooks"
         )
     obstacle = _stack_obstacle(stacks)
     if obstacle is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -106,13 +107,19 @@ class PairInputs(nn.Module):
             parts += [torch.cos(angle), torch.sin(angle)]
         return torch.cat([*parts, project[1](unscaled), project[2](_scaled(side, read))], 1)
 
-    def gaussian_score(self, which: int, x_features: Tensor, y_features: Tensor) -> Tensor:
-        """Scores [N] of one of the three Gaussian critics, from features of this object; more may be behind them."""
-        variates = []
-        for features, plain, waves in zip((x_features, y_features), self.plain_widths, self.wave_widths, strict=True):
-            begin = (plain, waves, waves + self.gaussians[1].width)[which]
-            variates.append(features[:, begin : begin + self.gaussians[which].width])
-        return self.gaussians[which].log_ratio(*variates)
+    def gaussian_critics(self) -> list[Callable[[Tensor, Tensor], Tensor]]:
+        """The three Gaussian critics: features of x and of y, [N, any from these on] -> scores [N]."""
+        of_few = self.gaussians[1]
+        begins = [
+            (plain, waves, waves + of_few.width)
+            for plain, waves in zip(self.plain_widths, self.wave_widths, strict=True)
+        ]
+
+        def critic(gaussian: CanonicalPairs, x_begin: int, y_begin: int) -> Callable[[Tensor, Tensor], Tensor]:
+            x_part, y_part = (slice(begin, begin + gaussian.width) for begin in (x_begin, y_begin))
+            return lambda x, y: gaussian.log_ratio(x[:, x_part], y[:, y_part])
+
+        return [critic(*given) for given in zip(self.gaussians, *begins, strict=True)]
 
 
 def _quantiles_and_codes(side: QuantileInputs, read: Tensor) -> Tensor:

@@ -72,7 +72,9 @@ class SeparableCritic(nn.Module):
     def factors(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """F = [phi, a, 1] and G = [psi, 1, b], [N, outputs + 2] and [M, outputs + 2]: all scores are F G^T, [N, M]."""
         f, g = self.x_tower(x), self.y_tower(y)
-        return torch.cat([f, torch.ones_like(f[:, :1])], 1), torch.cat([g[:, :-1], torch.ones_like(g[:, :1]), g[:, -1:]], 1)
+        return torch.cat([f, torch.ones_like(f[:, :1])], 1), torch.cat(
+            [g[:, :-1], torch.ones_like(g[:, :1]), g[:, -1:]], 1
+        )
 
     def all_pairs(self, x: Tensor, y: Tensor) -> Tensor:
         """Scores of the pairs (x_i, y_i), [B], then of all others, [B (B - 1)], in B - 1 groups of B in x's order."""

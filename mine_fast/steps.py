@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -32,6 +32,10 @@ _LOWER_RATE = "lower the learning rate of opt"
 
 class Steps(Protocol):
     """What trains a MINE module step by step."""
+
+    @property
+    def score(self) -> Callable[[Tensor, Tensor], Tensor] | None:
+        """(x [b, dx], y [b, dy]) -> scores [b] by the averaged weights, no gradient; None: the module's own way."""
 
     def advance(self, count: int) -> float:
         """Make `count` steps; the mean loss over them."""
@@ -77,6 +81,8 @@ def averaging_weight(decay: float, updates: int) -> float:
 class TorchSteps:
     """Steps in torch: any critic, any device."""
 
+    score = None
+
     def __init__(
         self, mine: DVLoss, source: PairSource, train_rows: Tensor, settings: TrainingSettings, seed: int
     ) -> None:
@@ -100,16 +106,20 @@ class TorchSteps:
             raise_if_cancelled()
             for group in self.optimizer.param_groups:
                 group["lr"] = self.rates[self.done]
-            self.optimizer.zero_grad(set_to_none=True)
-            loss = self.mine(*self.source.rows(next(self.batches)))
-            loss.backward()
-            nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm, foreach=True)
-            self.optimizer.step()
+            losses.append(self._step(next(self.batches)))
             self.done += 1
             weight = averaging_weight(self.settings.averaging, self.done)
             torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], weight)
-            losses.append(loss.detach())
         return float(torch.stack(losses).mean())
+
+    def _step(self, index: Tensor) -> Tensor:
+        """An optimiser step on these rows; its loss, []."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.mine(*self.source.rows(index))
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm, foreach=True)
+        self.optimizer.step()
+        return loss.detach()
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
@@ -166,6 +176,10 @@ class NativeSteps:
         raise_if_cancelled()
         self.done += count
         return float(losses.mean())
+
+    def score(self, x: Tensor, y: Tensor) -> Tensor:
+        """See `Steps`."""
+        return torch.from_numpy(self.critic.engine.score(engine_rows(x), engine_rows(y), averaged=True))
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:

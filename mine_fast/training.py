@@ -16,6 +16,7 @@ from mine_fast.checks import as_integer
 from mine_fast.data import ArraySource, PairSource
 from mine_fast.errors import DivergenceError
 from mine_fast.evaluation import ESTIMATE_TAIL_ROWS, held_out_scores, level_of_rows
+from mine_fast.graphed_steps import GraphedSteps, graph_obstacle
 from mine_fast.modules import copied_state
 from mine_fast.native import critic_obstacle, use_engine
 from mine_fast.steps import NativeSteps, Steps, TorchSteps
@@ -47,7 +48,8 @@ class TrainingSettings:
         folds: K of the cross-fitting: K critics, each evaluated on the K-th of the rows that it never saw.
         evaluation_shuffles: derangements of the held-out rows; None: as many as give about 10^6 pairs, 20 to 199.
         engine: "auto" trains by the native engine where it can (see `mine_fast.native`) and by torch elsewhere;
-            "native" or "torch" insist.
+            "native" or "torch" insist. "graph" replays the steps of a critic on a GPU from a CUDA graph; no GPU has
+            run it yet.
     """
 
     steps: int = 600
@@ -141,6 +143,15 @@ def free_level(
     return level_of_rows(score, source.rows(rows)[1]) if mine.loss == "infonce" else None
 
 
+def _steps_by(engine: str, native_obstacle: str | None, mine: DVLoss, source: PairSource) -> Callable[..., Steps]:
+    if engine == "graph":
+        obstacle = graph_obstacle(mine, source)
+        if obstacle:
+            raise ValueError(f"engine='graph' cannot train this: {obstacle}; engine='torch' can")
+        return GraphedSteps
+    return NativeSteps if use_engine(engine, native_obstacle) else TorchSteps
+
+
 def train_critic(
     mine: DVLoss,
     score: Callable[[Tensor, Tensor], Tensor],
@@ -171,8 +182,7 @@ def train_critic(
     obstacle = critic_obstacle(mine)
     if obstacle is None and not isinstance(source, ArraySource):
         obstacle = "the rows are fetched from a dataset, not held in memory"
-    make = NativeSteps if use_engine(settings.engine, obstacle) else TorchSteps
-    steps: Steps = make(mine, source, train_rows, settings, seed)
+    steps = _steps_by(settings.engine, obstacle, mine, source)(mine, source, train_rows, settings, seed)
     level = free_level(mine, score, source, train_rows[:LEVEL_ROWS_TO_CHOOSE])
     history = FoldHistory()
     # Beyond some thousand pairs it is the rows that make a validation uncertain.
@@ -183,7 +193,7 @@ def train_critic(
         nonlocal best_bound, best_state
         with steps.averaged():
             mine.eval()
-            scores = held_out_scores(score, source, validation_rows, seed, shuffles, level)
+            scores = held_out_scores(steps.score or score, source, validation_rows, seed, shuffles, level)
             bound = scores.limited(ESTIMATE_TAIL_ROWS).dv_bound()
             if not math.isfinite(bound) or (step > 0 and not math.isfinite(train)):
                 raise DivergenceError(

@@ -169,7 +169,7 @@ def test_the_stack_is_the_sum_of_its_critics_within_their_limits():
     mine, x, y = fitted()
     critic = mine.T
     assert isinstance(critic, StackedCritic)
-    features = critic.inputs(x, y)
+    features = critic.with_factors(*critic.inputs(x, y))
     parts = critic.limited(torch.stack([score(*features) for score in critic.members()]))
     torch.testing.assert_close(critic(x, y), critic.weights @ parts)
     assert float(parts.min()) >= float(critic.floor)

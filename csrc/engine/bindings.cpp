@@ -127,12 +127,12 @@ class PyEngine {
     return py::make_tuple(term.loss, flat, term.log_ema);
   }
 
-  FloatArray score(const py::object& x, const py::object& y) {
+  FloatArray score(const py::object& x, const py::object& y, bool averaged) {
     const FloatArray x_rows = checked_array(x, "x"), y_rows = checked_array(y, "y");
     const Data data = checked_data(x_rows, y_rows, 0);
     FloatArray scores(data.rows);
     float* out = scores.mutable_data();
-    computing([&](const Poll& poll) { engine_.score(data, out, poll); });
+    computing([&](const Poll& poll) { engine_.score(data, averaged, out, poll); });
     return scores;
   }
 
@@ -304,5 +304,6 @@ PYBIND11_MODULE(_engine, m) {
            "average of the parameters after each step, or None.");
   type.def("gradient", &PyEngine::gradient, py::arg("x"), py::arg("y"), py::arg("batch_size"), py::arg("shuffles") = 1,
            py::arg("threads") = 1, "(loss, gradient [P], new log_ema) of the next step, which is not made.");
-  type.def("score", &PyEngine::score, py::arg("x"), py::arg("y"), "Scores float32 [n] of the pairs (x_i, y_i).");
+  type.def("score", &PyEngine::score, py::arg("x"), py::arg("y"), py::arg("averaged") = false,
+           "Scores float32 [n] of the pairs (x_i, y_i), by the parameters or by their average.");
 }

@@ -24,7 +24,7 @@ void ConcatCritic::score(const Kernels& kernels, const float* parameters, const 
   constexpr int64_t kRows = 128;
   const HiddenLayer& first = network_.layers[0];
   const int64_t dx = x_width, dy = y_width;
-  Tile tile(network_, kernels, kRows);
+  Tile tile(network_, kernels, kRows, false);
   Buffer<float> x_part(kRows * first.stride), y_part(kRows * first.stride), transposed(network_.transposed),
       zeros(network_.max_stride);
   for (size_t l = 1; l < network_.layers.size(); ++l) {

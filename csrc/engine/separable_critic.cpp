@@ -32,8 +32,8 @@ class SeparableStep : public GradientStep {
         tile_rows_(std::clamp<int64_t>(kTileFloats / padded(batch) / 4 * 4, 4, batch)),
         loss_(loss),
         alpha_(alpha),
-        x_(critic.x_layers, kernels, batch),
-        y_(critic.y_layers, kernels, batch),
+        x_(critic.x_layers, kernels, batch, true),
+        y_(critic.y_layers, kernels, batch, true),
         gradient_(critic.size()),
         transposed_((critic.outputs() + 1) * padded(batch)),
         tile_(tile_rows_ * padded(batch)),
@@ -171,7 +171,7 @@ std::unique_ptr<GradientStep> SeparableCritic::step(const Kernels& kernels, int6
 
 void SeparableCritic::score(const Kernels& kernels, const float* parameters, const Data& data, float* scores,
                             const Poll& poll) const {
-  Tower x(x_layers, kernels, kScoreRows), y(y_layers, kernels, kScoreRows);
+  Tower x(x_layers, kernels, kScoreRows, false), y(y_layers, kernels, kScoreRows, false);
   for (int64_t begin = 0; begin < data.rows; begin += kScoreRows) {
     poll();
     const int64_t rows = std::min(kScoreRows, data.rows - begin);

@@ -35,7 +35,7 @@ float maximum(const float* values, int64_t count) {
 }  // namespace
 
 Step::Worker::Worker(const Network& network, const Kernels& kernels, int64_t tile_rows, int64_t batch)
-    : tile(network, kernels, tile_rows),
+    : tile(network, kernels, tile_rows, true),
       gradient(network.size),
       y_rows(batch * network.layers[0].stride),
       i(tile_rows),

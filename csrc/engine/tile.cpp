@@ -10,7 +10,7 @@ namespace {
 constexpr double kSparseBelow = 0.75;  // share of set bits at which a sparse product costs as much as a dense one
 }
 
-Tile::Tile(const Network& network, const Kernels& kernels, int64_t rows)
+Tile::Tile(const Network& network, const Kernels& kernels, int64_t rows, bool backward)
     : network_(network), kernels_(kernels), buffers_(network.layers.size()) {
   int64_t max_width = 0;
   for (size_t l = 0; l < buffers_.size(); ++l) {
@@ -18,19 +18,20 @@ Tile::Tile(const Network& network, const Kernels& kernels, int64_t rows)
     buffers_[l].hidden.resize(rows * layer.stride);
     if (layer.has_masks()) {
       buffers_[l].masks.resize(rows * mask_words(layer.width));
-    } else {
+    } else if (backward) {
       buffers_[l].derivative.resize(rows * layer.stride);
     }
     // A width that is a multiple of the padding has its ones column in vectors that no product writes.
     for (int64_t r = 0; r < rows; ++r) buffers_[l].hidden[r * layer.stride + layer.width] = 1.f;
     max_width = std::max(max_width, layer.width);
   }
+  scores_.resize(rows);
+  if (!backward) return;
   grad_.resize(rows * network.max_stride);
   grad_below_.resize(rows * network.max_stride);
   transposed_masks_.resize(max_width * mask_words(rows));
   scratch_.resize(kSubsetScratch);
   zeros_.resize(network.max_stride);
-  scores_.resize(rows);
   row_weight_.resize(rows);
 }
 
@@ -61,11 +62,8 @@ const float* Tile::forward(const StepWeights& weights, const float* x_part, cons
   i_ = i;
   j_ = j;
   const HiddenLayer& first = network_.layers[0];
-  const auto derivative = [&](size_t l) {
-    return network_.layers[l].has_masks() ? nullptr : buffers_[l].derivative.data();
-  };
   kernels_.first_layer(x_part, y_part, first.stride, i, j, rows, first.width, first.activation, first.slope,
-                       buffers_[0].hidden.data(), derivative(0),
+                       buffers_[0].hidden.data(), buffers_[0].derivative.data(),
                        first.has_masks() ? buffers_[0].masks.data() : nullptr);
   finish_layer(0, key, pair);
   for (size_t l = 1; l < buffers_.size(); ++l) {
@@ -80,8 +78,8 @@ const float* Tile::forward(const StepWeights& weights, const float* x_part, cons
     } else {
       kernels_.product(product);
     }
-    kernels_.activate(hidden, layer.stride, rows, layer.width, layer.activation, layer.slope, derivative(l),
-                      layer.has_masks() ? buffers_[l].masks.data() : nullptr);
+    kernels_.activate(hidden, layer.stride, rows, layer.width, layer.activation, layer.slope,
+                      buffers_[l].derivative.data(), layer.has_masks() ? buffers_[l].masks.data() : nullptr);
     finish_layer(l, key, pair);
   }
   const HiddenLayer& last = network_.last();

@@ -29,7 +29,8 @@ struct Accumulators {
 
 class Tile {
  public:
-  Tile(const Network& network, const Kernels& kernels, int64_t rows);
+  // Without `backward` there is forward alone.
+  Tile(const Network& network, const Kernels& kernels, int64_t rows, bool backward);
 
   // Scores of pairs (i[r], j[r]) of x_part and y_part [B, stride]. Noise is added if key is given; pair[r] numbers it.
   const float* forward(const StepWeights& weights, const float* x_part, const float* y_part, const int32_t* i,
@@ -49,7 +50,7 @@ class Tile {
  private:
   struct LayerBuffers {
     Buffer<float> hidden;      // [rows, stride]
-    Buffer<float> derivative;  // [rows, stride], unless the layer has masks
+    Buffer<float> derivative;  // [rows, stride], for `backward`, unless the layer has masks
     Buffer<uint64_t> masks;    // [mask_words(width), rows of the last forward]
     int64_t set_bits = 0;      // of masks
   };
@@ -57,9 +58,7 @@ class Tile {
   // Sparse products pay below this share of set bits.
   bool is_sparse(size_t layer) const;
   Masks masks_of(size_t layer) const { return {buffers_[layer].masks.data(), rows_}; }
-  const float* derivative_of(size_t layer) const {
-    return network_.layers[layer].has_masks() ? nullptr : buffers_[layer].derivative.data();
-  }
+  const float* derivative_of(size_t layer) const { return buffers_[layer].derivative.data(); }
   void finish_layer(size_t layer, const NoiseKey* key, const int64_t* pair);
   Masks transposed_masks(size_t layer);
 

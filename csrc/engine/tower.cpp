@@ -2,22 +2,23 @@
 
 namespace mine_fast::engine {
 
-Tower::Tower(const Layers& layers, const Kernels& kernels, int64_t rows)
+Tower::Tower(const Layers& layers, const Kernels& kernels, int64_t rows, bool backward)
     : layers_(layers),
       kernels_(kernels),
       inputs_(kernels, rows, layers.layers[0].in + 1),
       buffers_(layers.layers.size()),
       transposed_(layers.transposed),
       zeros_(layers.max_stride),
-      grad_(rows * layers.max_stride),
-      grad_below_(rows * layers.max_stride),
       rows_(rows) {
   for (size_t l = 0; l < buffers_.size(); ++l) {
     const HiddenLayer& layer = layers.layers[l];
     buffers_[l].hidden.resize(rows * layer.stride);
-    if (l + 1 < buffers_.size()) buffers_[l].derivative.resize(rows * layer.stride);
+    if (backward && l + 1 < buffers_.size()) buffers_[l].derivative.resize(rows * layer.stride);
   }
   for (int64_t r = 0; r < rows; ++r) inputs_.row(r)[layers.layers[0].in] = 1.f;
+  if (!backward) return;
+  grad_.resize(rows * layers.max_stride);
+  grad_below_.resize(rows * layers.max_stride);
 }
 
 float* Tower::forward(const float* parameters, int64_t rows) {

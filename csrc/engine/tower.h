@@ -15,8 +15,8 @@ namespace mine_fast::engine {
 
 class Tower {
  public:
-  // `rows` is the largest number of rows of a pass.
-  Tower(const Layers& layers, const Kernels& kernels, int64_t rows);
+  // `rows` is the largest number of rows of a pass; without `backward` there is forward alone.
+  Tower(const Layers& layers, const Kernels& kernels, int64_t rows, bool backward);
 
   // Row r of the inputs, [in] floats to be written before `forward`.
   float* input(int64_t r) { return inputs_.row(r); }
@@ -30,7 +30,7 @@ class Tower {
  private:
   struct LayerBuffers {
     Buffer<float> hidden;      // [rows, stride]
-    Buffer<float> derivative;  // [rows, stride]; none for the last layer
+    Buffer<float> derivative;  // [rows, stride], for `backward`; none for the last layer
   };
 
   const Layers& layers_;
