@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from mine_fast._version import __version__
 
 if TYPE_CHECKING:
+    from mine_fast.column_pairs import pairwise
     from mine_fast.conditioning import conditional
     from mine_fast.default_critics import MLPCritic
     from mine_fast.errors import DivergenceError
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from mine_fast.many import FailedEstimate, estimate_many
     from mine_fast.matrix import MIMatrix
     from mine_fast.noise import GaussianNoise
-    from mine_fast.pairwise import pairwise
     from mine_fast.result import Flag, MIResult
     from mine_fast.separable import SeparableCritic
     from mine_fast.training import TrainingSettings
@@ -62,7 +62,7 @@ _HOMES = {
     "conditional": "conditioning",
     "estimate": "estimator",
     "estimate_many": "many",
-    "pairwise": "pairwise",
+    "pairwise": "column_pairs",
 }
 
 

@@ -72,7 +72,7 @@ def test_nothing_to_do(threads):
 @pytest.mark.parametrize("bad", ["open", 0, 2, "finish"])
 def test_an_error_is_raised_as_it_was(threads, bad):
     torch.set_num_threads(threads)
-    with pytest.raises(ValueError, match=" 1$"):
+    with pytest.raises(ValueError, match=r" 1$"):
         run_tasks([task(0), task(1, bad=bad), task(2)])
     assert torch.get_num_threads() == threads
     assert not any(thread.name == "mine_fast" for thread in threading.enumerate())
