@@ -1,14 +1,15 @@
-"""Many estimates at once: wall and CPU time of `estimate_many` on K Gaussian pairs of one column (2000 rows), beside
+"""Many estimates at once: time of `estimate_many` on K Gaussian pairs of one column, 2000 rows, beside other ways.
 
+    python benchmarks/estimate_many.py [--pairs 1 8 64] [--rounds 3] [--threads 2]
+
+The other ways:
 - a loop over `mine_fast.estimate` on one thread,
 - a loop over mine-pytorch's way of stepping (benchmarks/baselines.py, anomaly detection off), with its own critic and
   batch (ReLU 100-100, 500 rows) and with ours (64-64-64, 256 rows),
 - K critics in one by torch.func.stack_module_state and vmap (64-64-64, 256 rows).
 
-    python benchmarks/estimate_many.py [--pairs 1 8 64] [--rounds 3] [--threads 2]
-
-All make as many optimiser steps for each pair, folds times networks times 600. Ours also scores the held-out rows, finds
-the standard error and tests; the others only step. A loop's time is that of at most 8 pairs, times K over those; a
+All make as many optimiser steps for each pair, folds times networks times 600. Ours also scores the held-out rows,
+finds their standard error and tests; the others only step. A loop's time is that of at most 8 pairs, times K over those; a
 baseline's step is timed over a few hundred and multiplied. The contenders take turns in every round.
 """
 
@@ -78,7 +79,9 @@ def mine_pytorch_loop(pairs: list[Pair], steps: int, threads: int, hidden: int, 
     return timed(run, len(pairs) * steps / STEPPED)
 
 
-def stacked_step(critics: list[nn.Sequential], learning_rate: float = 1e-4, alpha: float = 0.01) -> Callable[..., Tensor]:
+def stacked_step(
+    critics: list[nn.Sequential], learning_rate: float = 1e-4, alpha: float = 0.01
+) -> Callable[..., Tensor]:
     """K critics as one: gradients by vmap over their stacked parameters, one Adam over all."""
     state, _ = torch.func.stack_module_state(critics)
     parameters = {name: value.detach().requires_grad_() for name, value in state.items()}
@@ -152,7 +155,9 @@ def main() -> None:
         for name, found in seconds.items():
             wall, cpu = (statistics.median(values) for values in zip(*found, strict=True))
             ratios = [
-                statistics.median(theirs[i] / mine[i] for theirs, mine in zip(found, seconds["estimate_many"], strict=True))
+                statistics.median(
+                    theirs[i] / mine[i] for theirs, mine in zip(found, seconds["estimate_many"], strict=True)
+                )
                 for i in (0, 1)
             ]
             row = {"pairs": count, "contender": name, "wall_s": round(wall, 3), "cpu_s": round(cpu, 3)}

@@ -11,11 +11,12 @@ from mine_fast.critics import activation_code
 from mine_fast.data import ArraySource, PairSource
 from mine_fast.default_critics import MLPCritic, StackedCritic
 from mine_fast.evaluation import CALL_ROWS
+from mine_fast.loss import DVLoss
+from mine_fast.modules import is_plain
 from mine_fast.native import critic_obstacle, network_stacks
 from mine_fast.noise import GaussianNoise
 
 if TYPE_CHECKING:
-    from mine_fast.loss import DVLoss
     from mine_fast.training import TrainingSettings
 
 __all__ = ["draws_globally", "fit_memory", "fitting_memory", "may_run_in_threads"]
@@ -44,6 +45,8 @@ def may_run_in_threads(mine: DVLoss, source: PairSource, device: torch.device | 
     parameter = next(mine.parameters(), None)
     computes_on = torch.device(device or (source.device if parameter is None else parameter.device))
     if not isinstance(source, ArraySource) or {source.device.type, computes_on.type} != {"cpu"}:
+        return False
+    if type(mine).forward is not DVLoss.forward or not all(map(is_plain, mine.modules())):
         return False
     if mine.T is None or type(mine.T) is StackedCritic:
         return True

@@ -136,7 +136,14 @@ def test_one_bad_pair_does_not_lose_the_others():
     found = mine_fast.estimate_many([(x, y), *bad, (x, y)], progress=lambda *c: progress.append(c), **QUICK)
     assert [r.error is None for r in found] == [True, *[False] * len(bad), True]
     assert_same(found[0], found[-1])
-    messages = ["same number of rows", "y must be finite", r"pairs\[3\] must be", r"pairs\[4\] must", "20 rows", "must be"]
+    messages = [
+        "same number of rows",
+        "y must be finite",
+        r"pairs\[3\] must be",
+        r"pairs\[4\] must",
+        "20 rows",
+        "must be",
+    ]
     for index, (failed, message) in enumerate(zip(found[1:-1], messages, strict=True), 1):
         assert isinstance(failed, mine_fast.FailedEstimate)
         assert failed.index == index
