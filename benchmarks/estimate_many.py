@@ -9,8 +9,8 @@ The other ways:
 - K critics in one by torch.func.stack_module_state and vmap (64-64-64, 256 rows).
 
 All make as many optimiser steps for each pair, folds times networks times 600. Ours also scores the held-out rows,
-finds their standard error and tests; the others only step. A loop's time is that of at most 8 pairs, times K over those; a
-baseline's step is timed over a few hundred and multiplied. The contenders take turns in every round.
+finds their standard error and tests; the others only step. A loop's time is that of at most 8 pairs, times K over
+those; a baseline's step is timed over a few hundred and multiplied. The contenders take turns in every round.
 """
 
 from __future__ import annotations

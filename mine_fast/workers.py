@@ -85,6 +85,7 @@ class Workers:
         # What the calling thread is to do next, sent by the workers.
         self.calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self.workers: list[threading.Thread] = []
+        self.threads_before: int | None = None  # torch's, while there are workers
 
     # The calling thread. ----------------------------------------------------------------------------------------------
 
@@ -111,14 +112,14 @@ class Workers:
             self.workers.append(worker)
 
     def _stop(self) -> None:
-        if not self.workers:
-            return
         try:
             for worker in self.workers:
                 worker.join()
         finally:
             self.workers = []
-            torch.set_num_threads(self.threads_before)
+            if self.threads_before is not None:
+                torch.set_num_threads(self.threads_before)
+                self.threads_before = None
 
     def add(self, number: int, task: Task[Any]) -> None:
         """Give the workers a task, once there is room for it."""
