@@ -2,6 +2,8 @@
 
     r = mine_fast.estimate(x, y)                        two arrays in, a number with its error out
     r = mine_fast.conditional(x, y, z)                  I(X;Y|Z), likewise
+    rs = mine_fast.estimate_many(pairs)                 many at once, each as if alone
+    m = mine_fast.pairwise(table)                       every two columns of a table
     r = mine_fast.MINE(T, method="concat").fit(x, y)    the same for a critic of one's own
     loss = mine_fast.MINE(T)(x, z)                      minus the bound on a batch, for a training loop of one's own
 
@@ -14,10 +16,13 @@ from typing import TYPE_CHECKING, Any
 from mine_fast._version import __version__
 
 if TYPE_CHECKING:
+    from mine_fast.column_pairs import pairwise
     from mine_fast.conditioning import conditional
     from mine_fast.default_critics import MLPCritic
     from mine_fast.errors import DivergenceError
     from mine_fast.estimator import MINE, estimate
+    from mine_fast.many import FailedEstimate, estimate_many
+    from mine_fast.matrix import MIMatrix
     from mine_fast.noise import GaussianNoise
     from mine_fast.result import Flag, MIResult
     from mine_fast.separable import SeparableCritic
@@ -26,8 +31,10 @@ if TYPE_CHECKING:
 __all__ = [
     "MINE",
     "DivergenceError",
+    "FailedEstimate",
     "Flag",
     "GaussianNoise",
+    "MIMatrix",
     "MIResult",
     "MLPCritic",
     "SeparableCritic",
@@ -35,6 +42,8 @@ __all__ = [
     "__version__",
     "conditional",
     "estimate",
+    "estimate_many",
+    "pairwise",
 ]
 
 # Names are fetched at first use: `mine-fast --help` does not wait for torch, and `mine-fast info` still answers where
@@ -42,14 +51,18 @@ __all__ = [
 _HOMES = {
     "MINE": "estimator",
     "DivergenceError": "errors",
+    "FailedEstimate": "many",
     "Flag": "result",
     "GaussianNoise": "noise",
+    "MIMatrix": "matrix",
     "MIResult": "result",
     "MLPCritic": "default_critics",
     "SeparableCritic": "separable",
     "TrainingSettings": "training",
     "conditional": "conditioning",
     "estimate": "estimator",
+    "estimate_many": "many",
+    "pairwise": "column_pairs",
 }
 
 

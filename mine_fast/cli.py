@@ -1,4 +1,4 @@
-"""The command `mine-fast`: an estimate from a file, and what a bug report needs.
+"""The command `mine-fast`: estimates from a file, and what a bug report needs.
 
 torch is imported by the commands that compute, not by this file.
 """
@@ -6,12 +6,13 @@ torch is imported by the commands that compute, not by this file.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import re
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
@@ -25,6 +26,7 @@ examples:
   mine-fast estimate data.csv --x 0:10 --y -1 --json
   mine-fast estimate data.csv --x dose --y outcome --given age,sex --bits
   mine-fast estimate arrays.npz --x images --y labels --plot result.png
+  mine-fast pairwise data.csv --out matrix.csv --plot matrix.png
 """
 
 _COLUMNS = """
@@ -60,7 +62,7 @@ def _joined(arguments: Sequence[str]) -> list[str]:
     """The arguments with `--x -2,-1` as `--x=-2,-1`: argparse would take columns from the end for an option."""
     joined: list[str] = []
     for argument in arguments:
-        if joined and joined[-1] in ("--x", "--y", "--given") and re.match(r"-\d", argument):
+        if joined and joined[-1] in ("--x", "--y", "--given", "--columns") and re.match(r"-\d", argument):
             joined[-1] += f"={argument}"
         else:
             joined.append(argument)
@@ -106,13 +108,9 @@ def _parser() -> argparse.ArgumentParser:
     estimate.add_argument("--json", action="store_true", help="print JSON, and nothing else, on stdout")
     estimate.add_argument("--bits", action="store_true", help="print bits first instead of nats (JSON has both)")
     estimate.add_argument("--plot", metavar="OUT.png", type=Path, help="draw the training curves and scores to a file")
-    estimate.add_argument("--seed", type=int, default=0, help="the same seed gives the same result (default: 0)")
-    estimate.add_argument("--folds", type=int, help="parts of the rows; each is held out once")
-    estimate.add_argument("--steps", type=int, help="training steps per fold")
-    estimate.add_argument("--batch-size", type=int, metavar="ROWS", help="rows per training step")
-    estimate.add_argument("--learning-rate", type=float, metavar="RATE", help="peak learning rate")
-    estimate.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: cpu)")
-    estimate.add_argument("--no-progress", action="store_true", help="no progress bar (there is none off a terminal)")
+    estimate.add_argument("--n-seeds", type=int, default=1, metavar="N", help="average N trainings (default: 1)")
+    _add_run_options(estimate)
+    _add_pairwise(commands)
 
     info = commands.add_parser(
         "info", help="versions, build and devices, for bug reports", description="Print what a bug report needs."
@@ -120,6 +118,36 @@ def _parser() -> argparse.ArgumentParser:
     info.set_defaults(run=_info)
     info.add_argument("--json", action="store_true", help="print JSON")
     return parser
+
+
+def _add_pairwise(commands: Any) -> None:
+    pairwise = commands.add_parser(
+        "pairwise",
+        help="estimate the mutual information of every two columns of a file",
+        description="Estimate the mutual information of every two columns of a file, with errors and q-values.",
+        epilog=_COLUMNS,
+    )
+    pairwise.set_defaults(run=_pairwise)
+    pairwise.add_argument(
+        "file", metavar="FILE", type=Path, help="csv (or tsv, txt), npy or npz file, a row per sample"
+    )
+    pairwise.add_argument("--columns", metavar="COLS", help="the columns to pair, see below (default: all)")
+    pairwise.add_argument("--out", metavar="OUT.csv", type=Path, help="write the matrix to a file")
+    pairwise.add_argument("--pairs", metavar="OUT.csv", type=Path, help="write a row per pair: mi, stderr, q, ...")
+    pairwise.add_argument("--plot", metavar="OUT.png", type=Path, help="draw a clustered heat map to a file")
+    pairwise.add_argument("--top", type=int, default=20, metavar="N", help="how many pairs to print (default: 20)")
+    _add_run_options(pairwise)
+
+
+def _add_run_options(command: argparse.ArgumentParser) -> None:
+    """How to train, on what, and whether to show it."""
+    command.add_argument("--seed", type=int, default=0, help="the same seed gives the same result (default: 0)")
+    command.add_argument("--folds", type=int, help="parts of the rows; each is held out once")
+    command.add_argument("--steps", type=int, help="training steps per fold and network")
+    command.add_argument("--batch-size", type=int, metavar="ROWS", help="rows per training step")
+    command.add_argument("--learning-rate", type=float, metavar="RATE", help="peak learning rate")
+    command.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: cpu)")
+    command.add_argument("--no-progress", action="store_true", help="no progress bar (there is none off a terminal)")
 
 
 # --- estimate ---------------------------------------------------------------------------------------------------------
@@ -139,28 +167,21 @@ def _estimate(options: argparse.Namespace) -> int:
     import mine_fast
     from mine_fast.errors import DivergenceError
 
-    bar = ProgressBar(sys.stderr) if sys.stderr.isatty() and not options.no_progress else None
     estimate: Any = mine_fast.estimate
     samples = [table.x, table.y]
+    settings = _run_settings(options, device)
     if table.given is not None:
+        if options.n_seeds != 1:
+            raise ValueError("--n-seeds does not go with --given: a conditional estimate has one training")
         estimate = mine_fast.conditional
         samples.append(table.given)
+    elif options.n_seeds != 1:
+        settings["n_seeds"] = options.n_seeds
     try:
-        result = estimate(
-            *samples,
-            seed=options.seed,
-            device=device,
-            folds=options.folds,
-            steps=options.steps,
-            batch_size=options.batch_size,
-            learning_rate=options.learning_rate,
-            progress=bar,
-        )
+        with _progress_bar(options) as bar:
+            result = estimate(*samples, **settings, progress=bar)
     except DivergenceError as error:
         return _fail(error, 1)
-    finally:
-        if bar is not None:
-            bar.close()
     if options.plot is not None:
         from matplotlib.figure import Figure
 
@@ -178,6 +199,22 @@ def _estimate(options: argparse.Namespace) -> int:
     else:
         print(result.summary("bits" if options.bits else "nats"))
     return 0
+
+
+def _run_settings(options: argparse.Namespace, device: str | None) -> dict[str, Any]:
+    names = ("seed", "folds", "steps", "batch_size", "learning_rate")
+    return {**{name: getattr(options, name) for name in names}, "device": device}
+
+
+@contextlib.contextmanager
+def _progress_bar(options: argparse.Namespace) -> Iterator[ProgressBar | None]:
+    """A bar while something runs, on a terminal."""
+    bar = ProgressBar(sys.stderr) if sys.stderr.isatty() and not options.no_progress else None
+    try:
+        yield bar
+    finally:
+        if bar is not None:
+            bar.close()
 
 
 def _check_plot(path: Path) -> None:
@@ -251,6 +288,36 @@ class ProgressBar:
     @staticmethod
     def _width() -> int:
         return shutil.get_terminal_size().columns - 1
+
+
+# --- pairwise ---------------------------------------------------------------------------------------------------------
+
+
+def _pairwise(options: argparse.Namespace) -> int:
+    if options.plot is not None:
+        _check_plot(options.plot)
+    for name in ("out", "pairs"):
+        path = getattr(options, name)
+        if path is not None and not path.parent.is_dir():
+            raise ValueError(f"--{name}: there is no directory {str(path.parent)!r}")
+    device = _device(options.device)
+
+    import mine_fast
+
+    with _progress_bar(options) as bar:
+        matrix = mine_fast.pairwise(
+            options.file, columns=options.columns, **_run_settings(options, device), progress=bar
+        )
+    for path, what in ((options.out, "mi"), (options.pairs, "pairs")):
+        if path is not None:
+            matrix.save(path, what)
+    if options.plot is not None:
+        from matplotlib.figure import Figure
+
+        size = 3 + 0.32 * len(matrix.names)
+        matrix.plot(figure=Figure(figsize=(size + 1, size), layout="constrained")).savefig(options.plot, dpi=150)
+    print(matrix.summary(options.top))
+    return 0
 
 
 # --- info -------------------------------------------------------------------------------------------------------------

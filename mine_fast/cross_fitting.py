@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mine_fast.concurrency import fit_memory, fitting_memory, may_run_in_threads
 from mine_fast.data import PairSource
 from mine_fast.default_critics import MLPCritic, StackedCritic, is_default
 from mine_fast.determinism import deterministic
@@ -32,6 +33,7 @@ from mine_fast.flags import (
     training_flags,
 )
 from mine_fast.fold_fitting import Fold, FoldFit, fit_fold, trainings
+from mine_fast.jobs import Plan, Progress, Report, Task, run_tasks
 from mine_fast.result import Flag, History, MIResult
 from mine_fast.splitting import split_folds, split_off
 from mine_fast.training import TrainingSettings, default_steps
@@ -39,10 +41,15 @@ from mine_fast.training import TrainingSettings, default_steps
 if TYPE_CHECKING:
     from mine_fast.loss import DVLoss
 
-__all__ = ["CrossFit", "Progress", "cross_fit", "independent_result"]
-
-#: progress(steps done, steps in all, latest validation bound)
-Progress = Callable[[int, int, float], None]
+__all__ = [
+    "CrossFit",
+    "Progress",
+    "cross_fit",
+    "independent_result",
+    "plan_cross_fit",
+    "steps_of",
+    "training_settings",
+]
 
 #: Fewer rows leave a fold without enough to train, to choose and to evaluate.
 MINIMUM_ROWS_TO_FIT = 20
@@ -64,6 +71,7 @@ class CrossFit:
         log_ema: of the first fold.
         scores: of every fold's held-out rows, which are the same for the same number of rows, seed, folds and copies.
         groups: int64 [n] of the rows of each fold, equal for copies of one measurement; None: no copies.
+        rows: int64 [n], the numbers of each fold's held-out rows.
     """
 
     result: MIResult
@@ -71,6 +79,7 @@ class CrossFit:
     log_ema: Tensor
     scores: list[HeldOutScores]
     groups: list[Tensor | None]
+    rows: list[Tensor]
 
 
 def training_settings(given: dict[str, Any], rows: int) -> TrainingSettings:
@@ -80,6 +89,11 @@ def training_settings(given: dict[str, Any], rows: int) -> TrainingSettings:
         if name not in known:
             raise TypeError(f"{name} is no setting of fit or estimate; the settings are {', '.join(sorted(known))}")
     return TrainingSettings(**{"steps": default_steps(rows), **{k: v for k, v in given.items() if v is not None}})
+
+
+def steps_of(mine: DVLoss, settings: TrainingSettings) -> int:
+    """Steps of all folds, as progress counts them."""
+    return settings.folds * trainings(mine) * settings.steps
 
 
 def cross_fit(
@@ -92,7 +106,7 @@ def cross_fit(
     given: dict[str, Any],
     names: tuple[str, str] = ("x", "y"),
 ) -> CrossFit:
-    """The work of `MINE.fit`.
+    """The work of `MINE.fit`: folds beside each other where they can, see `may_run_in_threads`.
 
     Args:
         mine: what trains, from its start in every fold.
@@ -104,9 +118,30 @@ def cross_fit(
         given: the settings.
         names: what the flags call the two variables.
     """
-    rows = len(source)
-    settings = training_settings(given, rows)
+    settings = training_settings(given, len(source))
+    task = Task(
+        lambda: plan_cross_fit(mine, source, groups, seed, device, settings, names),
+        steps_of(mine, settings),
+        alone=not may_run_in_threads(mine, source, device, settings.engine),
+        memory_per_fit=fit_memory(len(source), source.x_width, source.y_width, settings),
+    )
+    [fitted] = run_tasks([task], max_memory=fitting_memory(), progress=progress)
+    assert isinstance(fitted, CrossFit)
+    return fitted
+
+
+def plan_cross_fit(
+    mine: DVLoss,
+    source: PairSource,
+    groups: Tensor | None,
+    seed: int,
+    device: torch.device | str | None,
+    settings: TrainingSettings,
+    names: tuple[str, str] = ("x", "y"),
+) -> Plan[CrossFit]:
+    """The fits of the folds, which do not depend on each other, and the result that they make; see `cross_fit`."""
     started = time.perf_counter()
+    rows = len(source)
     if rows < MINIMUM_ROWS_TO_FIT:
         raise ValueError(f"x and y need at least {MINIMUM_ROWS_TO_FIT} rows to train and to hold out, got {rows}")
     if settings.folds > rows // 4:
@@ -115,34 +150,31 @@ def cross_fit(
     used = {**dataclasses.asdict(settings), "loss": mine.loss, "alpha": mine.alpha, "clip": mine.clip}
     if degenerate:
         result = independent_result(rows, flags, seed, used, time.perf_counter() - started)
-        return CrossFit(result, None, mine.log_ema, [], [])
+        return Plan([], lambda fits: CrossFit(result, None, mine.log_ema, [], [], []))
 
     flags += [flag for flag in (deterministic(source, seed, names), duplicate_rows(groups)) if flag is not None]
     flags += column_flags(source, is_default(mine.T), seed, names)
     folds = split_folds(rows, settings.folds, seed, groups)
-    per_fold = trainings(mine) * settings.steps
-    fits: list[FoldFit] = []
-    for k, held_out in enumerate(folds):
+
+    def fit(k: int, report: Report) -> FoldFit:
         others = torch.cat([fold for j, fold in enumerate(folds) if j != k])
         share = round(settings.validation_fraction * others.numel())
         count = min(max(2, share), MAX_VALIDATION_ROWS, others.numel() - 2)
         validation, train = split_off(others, count, groups)
+        return fit_fold(mine, Fold(source, train, validation, folds[k], _fold_seed(seed, k), settings, device, report))
 
-        def report(step: int, bound: float, done: int = k * per_fold) -> None:
-            if progress is not None:
-                progress(done + step, len(folds) * per_fold, bound)
+    def finish(fits: list[FoldFit]) -> CrossFit:
+        critic = fits[0].critic
+        found = list(flags)
+        if isinstance(critic, MLPCritic | StackedCritic):
+            for name, side in zip(names, (critic.inputs.x, critic.inputs.y), strict=True):
+                raised = many_levels(name, side.many_levels), discrete(name, side, coded=True)
+                found += [flag for flag in raised if flag is not None]
+        fold_groups = [None if groups is None else groups[fold] for fold in folds]
+        result = _combine(fits, fold_groups, found, seed, used, time.perf_counter() - started)
+        return CrossFit(result, critic, fits[0].log_ema, [fit.scores for fit in fits], fold_groups, folds)
 
-        fits.append(
-            fit_fold(mine, Fold(source, train, validation, held_out, _fold_seed(seed, k), settings, device, report))
-        )
-    critic = fits[0].critic
-    if isinstance(critic, MLPCritic | StackedCritic):
-        for name, side in zip(names, (critic.inputs.x, critic.inputs.y), strict=True):
-            found = many_levels(name, side.many_levels), discrete(name, side, coded=True)
-            flags += [flag for flag in found if flag is not None]
-    fold_groups = [None if groups is None else groups[fold] for fold in folds]
-    result = _combine(fits, fold_groups, flags, seed, used, time.perf_counter() - started)
-    return CrossFit(result, critic, fits[0].log_ema, [fit.scores for fit in fits], fold_groups)
+    return Plan([functools.partial(fit, k) for k in range(settings.folds)], finish)
 
 
 def _fold_seed(seed: int, fold: int) -> int:
@@ -189,7 +221,7 @@ def _combine(
     return MIResult(
         mi=mi,
         stderr=stderr,
-        p_value=permutation_p_value(folds, seed),
+        p_value=permutation_p_value(folds),
         n=rows,
         flags=(
             *flags,

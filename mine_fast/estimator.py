@@ -17,6 +17,7 @@ from mine_fast.default_critics import MLPCritic, is_default
 from mine_fast.devices import usable_device
 from mine_fast.errors import DivergenceError
 from mine_fast.loss import DVLoss
+from mine_fast.many import estimate_seeds
 from mine_fast.modules import StartingState, in_mode
 from mine_fast.native import critic_obstacle, optimizer_obstacle, use_engine
 from mine_fast.repeats import duplicate_groups
@@ -265,6 +266,7 @@ def estimate(
     alpha: float = 0.01,
     clip: float = 5.0,
     seed: int = 0,
+    n_seeds: int = 1,
     device: torch.device | str | None = None,
     progress: Progress | None = None,
     **settings: Any,
@@ -281,6 +283,10 @@ def estimate(
         alpha: see `MINE`.
         clip: see `MINE`.
         seed: of the split, the weights, the batches and the shuffles: the same seed gives the same result.
+        n_seeds: how many trainings to average, with the seeds seed, seed + 1, ..., each of which splits and trains
+            anew. Of more than one, `stderr` counts how far they differ (`training_spread`, over the root of their
+            number) beside the sampling of the rows, and `p_value` is about twice their median, which holds however
+            they depend on each other.
         device: where to compute; None: where the data is.
         progress: called as progress(steps done, steps in all, latest validation bound).
         settings: fields of `TrainingSettings`: steps, batch_size, learning_rate, folds, ...
@@ -298,6 +304,20 @@ def estimate(
     >>> abs(r.mi) < 0.05
     True
     """
+    n_seeds = as_integer("n_seeds", n_seeds, least=1)
+    if n_seeds > 1:
+        return estimate_seeds(
+            x,
+            y,
+            loss=loss,
+            alpha=alpha,
+            clip=clip,
+            seed=seed,
+            n_seeds=n_seeds,
+            device=device,
+            progress=progress,
+            settings=settings,
+        )
     with ordinary_autograd(), torch.device("cpu"):
         mine = MINE(loss=loss, alpha=alpha, seed=seed, clip=clip)
     return mine.fit(x, y, seed=seed, device=device, progress=progress, **settings)

@@ -43,8 +43,9 @@ ESTIMATE_TAIL_ROWS = 1.0
 #: rows and for up to 16.6 nats; over 1 or 5 rows it is so more often where rows are few.
 CERTIFIED_TAIL_ROWS = 10.0
 
-#: Draws of the permutation test; its resolution is one in one more.
-PERMUTATIONS = 999
+#: Combinations of rotations that are made of either half of the folds in the permutation test: four folds use all 200
+#: of theirs, six 63 of each, which combine to 6e10.
+TOTALS = 250_000
 
 
 @dataclass(frozen=True)
@@ -246,36 +247,46 @@ def held_out_scores(
     return HeldOutScores(torch.cat(joint), torch.cat(marginal, 1), torch.cat(as_y, 1))
 
 
-def permutation_p_value(folds: list[HeldOutScores], seed: int) -> float:
+def permutation_p_value(folds: Sequence[HeldOutScores]) -> float:
     """The p-value of independence: how often shuffled pairs score as high as the joint ones.
 
     Within a fold, the shuffles of a key are rotations of one random order by random distinct shifts, and the pairs as
-    they came are the rotation by 0. A draw rotates every fold on its own, by any of them, 0 included. If x and y are
-    independent, the observed total and the drawn ones are exchangeable given the critics, so that
-    (1 + draws that reach it) / (1 + draws) is a p-value (Hemerik & Goeman 2018, doi 10.1007/s11749-017-0571-1,
-    theorem 2), ties counted against. It is exact for one fold's critic. Over several folds, whose critics saw each
+    they came are the rotation by 0. Every fold may be rotated on its own, so the rotations of the folds combine to a
+    set of orders of all rows, and the p-value is the share of it whose total score reaches the observed one, ties
+    counted against. No order is drawn: the totals of one half of the folds are sorted, and those of the other half are
+    looked up among them. If x and y are independent, the scores in the set are exchangeable given the critics, as it is
+    drawn alike from any of its members, and so the share is a p-value (Hemerik & Goeman 2018,
+    doi 10.1007/s11749-017-0571-1). It is exact for one fold's critic. Over several folds, whose critics saw each
     other's rows, it is not quite: of independent rows p <= 0.05 came in 6.5% of 1200 samples of 24 or 60 rows of one
-    column, 4.0% of 400 of 200 rows, and 5.1% of 700 of 20 columns (benchmarks/calibration.py --few-rows measures it).
+    column, 4.0% of 400 of 200 rows, and 5.1% of 700 of 20 columns (benchmarks/calibration.py --few-rows measures it);
+    benchmarks/pairwise.py measures how often small values come.
 
     Args:
         folds: scores of every fold.
-        seed: of the draws.
 
     Returns:
-        A multiple of 1 / (PERMUTATIONS + 1), at least that. K folds of n rows and S shuffles have
-        min(n, S + 1)^K rotations, one of which is the data as it came: the value is seldom below one in as many.
+        At least one in min(n, S + 1)^K, of K folds of n rows and S shuffles: 6e-10 for four of 200 rows and 199
+        shuffles. Of many folds not all rotations are used, see `TOTALS`.
     """
-    rows = sum(fold.rows for fold in folds)
-    generator = torch.Generator("cpu").manual_seed(seed)
-    drawn = torch.zeros(PERMUTATIONS, dtype=torch.float64, device="cpu")
-    for fold in folds:
-        # A fold of n rows has n - 1 distinct rotations; counted again they would weigh more than the identity.
-        distinct = fold.marginal[: fold.rows - 1]
-        sums = torch.cat([fold.joint.sum()[None], distinct.sum(1)])
-        drawn += sums[torch.randint(sums.numel(), (PERMUTATIONS,), generator=generator, device="cpu")]
-    observed = sum(float(fold.joint.sum()) for fold in folds)
+    halves = folds[: -(-len(folds) // 2)], folds[-(-len(folds) // 2) :]
+    most = int(TOTALS ** (1 / len(halves[0])) + 1e-9)
+    first, second = (_totals(half, max(2, most)) for half in halves)
     # Equal pairs scored in another batch differ by rounding of float32, and are ties all the same. Beside the rounding
     # of a score, the spread of the scores counts, not their size: a constant in T moves no pair against another.
     joint = torch.cat([fold.joint for fold in folds])
     tolerance = 1e-5 * float(joint.std()) + torch.finfo(torch.float32).eps * float(joint.abs().mean())
-    return (1 + int((drawn >= observed - rows * tolerance).sum())) / (1 + PERMUTATIONS)
+    threshold = first[0] + second[0] - joint.numel() * tolerance
+    below = torch.searchsorted(second.sort().values, threshold - first)
+    reaching = first.numel() * second.numel() - int(below.sum())
+    return max(1, reaching) / (first.numel() * second.numel())
+
+
+def _totals(folds: Sequence[HeldOutScores], most: int) -> Tensor:
+    """Total scores of all combinations of the folds' rotations, `most` of each; first the pairs as they came."""
+    totals = torch.zeros(1, dtype=torch.float64, device="cpu")
+    for fold in folds:
+        # A fold of n rows has n - 1 distinct rotations; counted again they would weigh more than the identity.
+        distinct = fold.marginal[: min(fold.rows, most) - 1]
+        sums = torch.cat([fold.joint.sum()[None], distinct.sum(1)])
+        totals = (totals[:, None] + sums).flatten()
+    return totals

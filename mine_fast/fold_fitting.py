@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from mine_fast.arrays import cast
+from mine_fast.concurrency import draws_globally
 from mine_fast.critics import call_critic
 from mine_fast.data import PairSource
 from mine_fast.default_critics import MLPCritic, StackedCritic, is_default
 from mine_fast.evaluation import HeldOutScores, held_out_scores
 from mine_fast.inputs import QuantileInputs
-from mine_fast.native import network_stacks
 from mine_fast.separable import SeparableCritic
 from mine_fast.stacking import stacking_weights
 from mine_fast.training import (
@@ -189,8 +189,8 @@ def _train(loss: DVLoss, rows: PairSource, fold: Fold, report: Callable[[int, fl
     settings = fold.settings
     loss.shuffles = settings.shuffles
     parameters = sum(p.numel() for p in loss.parameters())
-    # A stack of layers draws nothing from torch's global generators.
-    seeded = contextlib.nullcontext() if network_stacks(loss) else _seeded(fold.seed, loss.log_ema.device)
+    draws = draws_globally(loss, settings.engine)
+    seeded = _seeded(fold.seed, loss.log_ema.device) if draws else contextlib.nullcontext()
     with seeded, fitting_threads(parameters, (1 + settings.shuffles) * settings.batch_size):
         return train_critic(loss, _scorer(loss), rows, fold.train, fold.validation, settings, fold.seed, report)
 

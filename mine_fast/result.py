@@ -106,8 +106,9 @@ class MIResult:
             Stratos 2020, arXiv 1811.04251).
         stderr: its standard error from the sampling of the held-out rows. It covers neither the bias of a lower bound,
             which is downwards, nor that another training (another seed) would give another critic.
-        p_value: one-sided, of independence (I = 0), from 999 random rotations of every fold: at least 0.001. It tells
-            how the pairs as they came score among shuffled ones, and may be small where mi is not above 0.
+        p_value: one-sided, of independence (I = 0): the share of shuffled orders of the rows that score as high as the
+            pairs as they came, of all that the rotations of the folds combine to (see
+            `evaluation.permutation_p_value`). It may be small where mi is not above 0.
         n: rows scored while held out.
         flags: what a careful reader should know, in words, each with a `code`; empty when nothing stood out. Those of
             level "warning" say what may have spoilt the estimate or its error bar: "few_rows", "not_certifiable",
@@ -129,6 +130,10 @@ class MIResult:
         quantity: what was estimated: "I(X;Y)", or "I(X;Y|Z)" by `mine_fast.conditional`, which says what its `mi`,
             `stderr`, `p_value` and `lower` are.
         parts: the results of which a conditional information is the difference.
+        trainings: the results of the trainings of which this is the mean, with `n_seeds` of `mine_fast.estimate`;
+            `history`, `fold_mi` and the scores are those of the first.
+        training_spread: the standard deviation of mi over those trainings, which `stderr` counts then. None: there was
+            only one, and nobody knows.
 
     >>> r = MIResult(mi=0.829, stderr=0.016, p_value=0.005, n=3000, seed=0)
     >>> print(r)
@@ -156,6 +161,13 @@ class MIResult:
     certifiable: float = field(default=math.inf, repr=False)
     quantity: str = "I(X;Y)"
     parts: tuple[MIResult, ...] = field(default=(), repr=False)
+    trainings: tuple[MIResult, ...] = field(default=(), repr=False)
+    training_spread: float | None = field(default=None, repr=False)
+
+    @property
+    def error(self) -> None:
+        """None: there is a result. A `FailedEstimate` of `mine_fast.estimate_many` has its exception here."""
+        return None
 
     @property
     def bits(self) -> float:
@@ -223,11 +235,18 @@ class MIResult:
             f"  lower bound (95%)  {self.lower() * scale:.{digits}f} {unit}",
             f"  p-value, I = 0     {p_value}",
             f"  rows held out      {self.n}",
+            *self._trainings_line(scale, digits, unit),
         ]
         for title, level, otherwise in (("flags", "warning", ["none"]), ("notes", "note", [])):
             texts = [f"{flag} [{flag.code}]" for flag in self.flags if flag.level == level] or otherwise
             lines += [f"  {title if i == 0 else '':17}  {text}" for i, text in enumerate(texts)]
         return "\n".join(lines)
+
+    def _trainings_line(self, scale: float, digits: int, unit: str) -> list[str]:
+        if self.training_spread is None:
+            return []
+        spread = f"they differ by {self.training_spread * scale:.{digits}f} {unit} (standard deviation)"
+        return [f"  trainings          {len(self.trainings)}; {spread}"]
 
     def __str__(self) -> str:
         return self.summary()
@@ -261,6 +280,9 @@ class MIResult:
             "seconds": self.seconds,
             "parts": {part.quantity: {"mi": part.mi, "stderr": part.stderr} for part in self.parts},
         }
+        if self.trainings:
+            values["training_mi"] = [training.mi for training in self.trainings]
+            values["training_spread"] = self.training_spread
         return {name: _plain(value) for name, value in values.items()}
 
     def plot(self, truth: float | None = None, *, figure: Figure | None = None) -> Figure:

@@ -17,11 +17,15 @@ from mine_fast.data import PairSource
 from mine_fast.errors import DivergenceError
 from mine_fast.native import EngineCritic, allowed_threads, engine_rows
 from mine_fast.reference import PASS_STREAM, bijection
+from mine_fast.workers import raise_if_cancelled, still_wanted
 
 if TYPE_CHECKING:
     from mine_fast.loss import DVLoss
     from mine_fast.training import TrainingSettings
 
+
+#: Multiply-adds, of a forward pass, between two looks at whether a fit is still wanted: a few hundredths of a second.
+ASK_EVERY = 1_000_000_000
 
 _LOWER_RATE = "lower the learning rate of opt"
 
@@ -99,6 +103,7 @@ class TorchSteps:
         """See `Steps`."""
         losses = []
         for _ in range(count):
+            raise_if_cancelled()
             for group in self.optimizer.param_groups:
                 group["lr"] = self.rates[self.done]
             losses.append(self._step(next(self.batches)))
@@ -150,6 +155,7 @@ class NativeSteps:
     def advance(self, count: int) -> float:
         """See `Steps`."""
         engine = self.critic.engine
+        rows = (1 + self.settings.shuffles) * self.settings.batch_size
         try:
             losses = engine.train(
                 *self.rows,
@@ -162,9 +168,12 @@ class NativeSteps:
                 max_grad_norm=self.settings.max_grad_norm,
                 threads=allowed_threads(),
                 averaging=self.settings.averaging,
+                callback=still_wanted(),
+                callback_every=max(1, ASK_EVERY // (engine.parameters.size * rows)),
             )
         except self.critic.divergence:
             return math.nan
+        raise_if_cancelled()
         self.done += count
         return float(losses.mean())
 

@@ -308,7 +308,7 @@ def test_fit_reads_the_same_bound_whatever_the_loss(loss):
     r = mine_fast.estimate(x, y, loss=loss, steps=200, folds=2)
     assert abs(r.mi - information(0.9)) < 0.08
     assert r.settings["loss"] == loss
-    assert r.p_value == 0.001
+    assert r.p_value < 1e-4
     assert r.flags == ()
 
 
@@ -327,4 +327,4 @@ def test_fit_takes_off_the_level_that_infonce_leaves_open():
     settings = dict(steps=200, folds=2, learning_rate=3e-3)
     r = mine_fast.MINE(Lifted(), "infonce", seed=0).fit(x, y, **settings)
     assert abs(r.mi - information(0.9)) < 0.1
-    assert r.p_value == 0.001
+    assert r.p_value < 1e-4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 from mine_fast import evaluation
 from mine_fast.data import ArraySource
-from mine_fast.evaluation import PERMUTATIONS, HeldOutScores, held_out_scores, level_of_rows, permutation_p_value
+from mine_fast.evaluation import HeldOutScores, held_out_scores, level_of_rows, permutation_p_value
 
 
 def gaussian(rows, rho, seed, width=1):
@@ -188,7 +189,7 @@ def p_values(rows, folds, runs, shuffles=199, rho=0.0):
         source = ArraySource(*gaussian(rows, rho, seed))
         parts = torch.arange(rows).tensor_split(folds)
         scores = [held_out_scores(product, source, part, 7 * seed + k, shuffles) for k, part in enumerate(parts)]
-        found.append(permutation_p_value(scores, seed))
+        found.append(permutation_p_value(scores))
     return np.array(found)
 
 
@@ -209,16 +210,30 @@ def test_p_values_of_few_rows_can_be_small():
 
 def test_p_value_resolution():
     perfect = HeldOutScores(torch.full((50,), 9.0), torch.zeros(49, 50), torch.zeros(49, 50))
-    assert permutation_p_value([perfect, perfect, perfect, perfect], 0) == 1 / (1 + PERMUTATIONS)
+    assert permutation_p_value([perfect, perfect, perfect, perfect]) == 50**-4
     # One fold of 4 rows: its 4 rotations, one of which is the identity, are all there is.
     tiny = HeldOutScores(torch.full((4,), 9.0), torch.zeros(199, 4), torch.zeros(199, 4))
-    assert 0.2 < permutation_p_value([tiny], 0) < 0.3
+    assert permutation_p_value([tiny]) == 1 / 4
+    assert permutation_p_value([tiny] * 12) == 4**-12
+    # Of many folds a part of the rotations is used, and of no fold the identity alone.
+    assert 1e-30 < permutation_p_value([perfect] * 40) < 1e-9
+
+
+@pytest.mark.parametrize("folds", [1, 2, 3, 5])
+def test_p_value_is_the_share_of_all_combinations_of_rotations(folds):
+    """Against the list of them."""
+    generator = torch.Generator().manual_seed(folds)
+    scores = [torch.randn(6, 7, generator=generator, dtype=torch.float64) for _ in range(folds)]  # identity first
+    held_out = [HeldOutScores(s[0], s[1:], s[1:]) for s in scores]
+    totals = [sum(rows) for rows in itertools.product(*([float(row.sum()) for row in s] for s in scores))]
+    expected = np.mean([total >= totals[0] - 1e-9 for total in totals])
+    assert permutation_p_value(held_out) == pytest.approx(expected, abs=1e-12)
 
 
 def test_tied_scores_are_no_evidence():
     n = 50
     constant = HeldOutScores(torch.ones(n), torch.full((20, n), 1.0 - 1e-9), torch.ones(20, n))
-    assert permutation_p_value([constant], 0) == 1.0
+    assert permutation_p_value([constant]) == 1.0
 
 
 def test_a_constant_in_the_scores_changes_no_p_value():
@@ -226,5 +241,5 @@ def test_a_constant_in_the_scores_changes_no_p_value():
     source = ArraySource(*gaussian(200, 0.5, 0))
     plain = held_out_scores(product, source, torch.arange(200), 0, 99)
     shifted = held_out_scores(lambda x, y: (product(x, y) + 1e4).float(), source, torch.arange(200), 0, 99)
-    assert permutation_p_value([shifted], 0) == pytest.approx(permutation_p_value([plain], 0), abs=0.002)
-    assert permutation_p_value([plain], 0) < 0.05
+    assert permutation_p_value([shifted]) == pytest.approx(permutation_p_value([plain]), abs=0.002)
+    assert permutation_p_value([plain]) < 0.05

@@ -1,0 +1,119 @@
+"""The variables of a table, for `pairwise`: its columns, or named groups of them, each as checked samples [N, d]."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mine_fast.arrays import alike, as_samples
+from mine_fast.describing import describe, is_pandas
+
+__all__ = ["table_variables"]
+
+
+def table_variables(
+    table: Any, groups: Mapping[str, Any] | None = None, columns: str | Sequence[Any] | None = None
+) -> dict[str, Tensor]:
+    """Read the variables of a table.
+
+    Args:
+        table: [N, d] array, tensor or nested list, DataFrame, dict of columns ([N] or [N, d] each), or the path of a
+            csv, npy or npz file.
+        groups: columns by the name of the variable that they make up: names, or numbers where there are none; None:
+            every column is a variable.
+        columns: the columns to be used, as `mine-fast estimate` takes them for a file, else names or numbers; None:
+            all. Not together with groups.
+
+    Returns:
+        Samples [N, d] by name, of one dtype, on one device.
+
+    Raises:
+        TypeError, ValueError: no table, columns that are not there, fewer than two variables, bad data; the message
+            names the column.
+
+    >>> {name: tuple(x.shape) for name, x in table_variables({"a": [1, 2, 3], "b": ["u", "v", "u"]}).items()}
+    {'a': (3, 1), 'b': (3, 1)}
+    """
+    if groups is not None and columns is not None:
+        raise ValueError("groups and columns cannot both be given: name the columns of every group")
+    if isinstance(table, str | Path):
+        found = _of_file(Path(table), columns if groups is None else None)
+        columns = None
+    else:
+        found = _columns(table)
+    if columns is not None:
+        chosen = [columns] if isinstance(columns, str | int) else list(columns)
+        found = {key: found[key] for key in (_key(column, found, "columns") for column in chosen)}
+    samples = {name: as_samples(value, f"column {name!r}", recode=True) for name, value in found.items()}
+    lengths = {name: len(values) for name, values in samples.items()}
+    if len(set(lengths.values())) > 1:
+        (first, most), *rest = lengths.items()
+        name, other = next((name, rows) for name, rows in rest if rows != most)
+        raise ValueError(f"table: column {name!r} has {other} rows, column {first!r} has {most}")
+    if groups is not None:
+        samples = _grouped(samples, groups)
+    if len(samples) < 2:
+        raise ValueError(f"table must have at least two variables to pair, got {len(samples)}: {describe(table)}")
+    first_samples = next(iter(samples.values()))
+    for values in samples.values():
+        first_samples, _ = alike(first_samples, values, ("table", "table"))
+    return {name: values.to(first_samples.dtype) for name, values in samples.items()}
+
+
+def _columns(table: Any) -> dict[str, Any]:
+    if is_pandas(table) and hasattr(table, "columns"):
+        names = [str(name) for name in table.columns]
+        return _named(names, [table.iloc[:, number] for number in range(len(names))])
+    if isinstance(table, Mapping):
+        return _named([str(name) for name in table], list(table.values()))
+    whole = table if isinstance(table, Tensor) else np.asarray(table)
+    if whole.ndim != 2:
+        raise ValueError(
+            f"table must be [N, d], a DataFrame, a dict of columns or the path of a file, got {describe(table)}"
+        )
+    return {str(number): whole[:, number] for number in range(whole.shape[1])}
+
+
+def _named(names: list[str], values: list[Any]) -> dict[str, Any]:
+    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+    if twice is not None:
+        raise ValueError(f"table: two columns are called {twice!r}")
+    return dict(zip(names, values, strict=True))
+
+
+def _of_file(path: Path, columns: str | Sequence[Any] | None) -> dict[str, Any]:
+    from mine_fast.tables import read_table
+
+    chosen = ":" if columns is None else columns if isinstance(columns, str) else ",".join(map(str, columns))
+    read = read_table(path, chosen, chosen)
+    return _named(list(read.x_names), list(read.x.T))
+
+
+def _key(column: Any, found: Mapping[str, Any], where: str) -> str:
+    """The name of a column given by name or number."""
+    if str(column) in found:
+        return str(column)
+    names = list(found)
+    if isinstance(column, int) and not isinstance(column, bool) and -len(names) <= column < len(names):
+        return names[column]
+    shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+    raise ValueError(f"{where}: no column {column!r}; the table has {shown}")
+
+
+def _grouped(samples: dict[str, Tensor], groups: Mapping[str, Any]) -> dict[str, Tensor]:
+    if not isinstance(groups, Mapping):
+        raise TypeError(f"groups must be a dict of columns by the name of the group, got {describe(groups)}")
+    result = {}
+    for name, members in groups.items():
+        listed = [members] if isinstance(members, str | int) else list(members)
+        if not listed:
+            raise ValueError(f"groups: {name!r} has no columns")
+        parts = [samples[_key(member, samples, f"groups: {name!r}")] for member in listed]
+        dtype = torch.float64 if any(part.dtype == torch.float64 for part in parts) else parts[0].dtype
+        result[str(name)] = torch.cat([part.to(dtype) for part in parts], 1)
+    return result
