@@ -253,12 +253,12 @@ def permutation_p_value(folds: list[HeldOutScores], seed: int) -> float:
     (1 + draws that reach it) / (1 + draws) is a p-value (Hemerik & Goeman 2018, doi 10.1007/s11749-017-0571-1,
     theorem 2), ties counted against. It is exact for one fold's critic. Over several folds, whose critics saw each
     other's rows, it is not quite: what one fold's critic knows of another's rows comes back in the other's, and the
-    total varies more than the draws. In the limit of many rows, critics sum_l theta_l g_l(x, y) with theta the mean over
-    3 other folds reject in 4.1% of samples at 5% with one parameter l, 8.1% with five, 11.3% with a hundred. What holds
-    for any critics (4 times the smallest p-value of the folds; draws spread by sqrt(2)) costs a third of the power, and
-    a stack is no such critic: it drops what says nothing on validation rows. Of independent rows and short trainings
-    p <= 0.05 came in 6.5% of 1200 samples of 24 or 60 rows of one column, 4.0% of 400 of 200 rows, and 5.1% of 700 of
-    20 columns; benchmarks/coverage.py counts it.
+    total varies more than the draws. In the limit of many rows, critics sum_l theta_l g_l(x, y), theta the mean over
+    the 3 other folds, reject at 5% in 4.1% of samples with one parameter l, 8.1% with five, 11.3% with a hundred. What
+    holds for any critics (4 times the smallest p-value of the folds; draws spread by sqrt(2)) costs a third of the
+    power, and a stack is no such critic: it drops what says nothing on validation rows. Of independent rows and short
+    trainings p <= 0.05 came in 6.5% of 1200 samples of 24 or 60 rows of one column, 4.0% of 400 of 200 rows, and 5.1%
+    of 700 of 20 columns; benchmarks/coverage.py counts it.
 
     Args:
         folds: scores of every fold.
