@@ -292,7 +292,8 @@ def estimate(
         settings: fields of `TrainingSettings`: steps, batch_size, learning_rate, folds, ...
 
     Returns:
-        MIResult: `mi` and `stderr` in nats, `lower(0.95)`, `p_value`, `flags`, `history`.
+        MIResult: `mi` and `stderr` in nats, `lower(0.95)`, `p_value`, `flags` (what to know of it in words, listed with
+        the attributes of `MIResult`), `history`.
 
     Raises:
         ValueError, TypeError: bad data or settings; the message names the argument.
