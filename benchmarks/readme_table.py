@@ -1,4 +1,4 @@
-"""Write the tables of the README from the rows under results/, between its markers, and docs/accuracy.md.
+"""Write the tables of the README from the rows under results/, between its markers, and the tables in docs/.
 
     python benchmarks/readme_table.py [--check]
 
@@ -12,6 +12,7 @@ import sys
 from typing import Any
 
 import accuracy_tables
+import coverage
 from record import RESULTS, ROOT
 
 START, END = "<!-- results -->\n", "<!-- /results -->"
@@ -101,10 +102,14 @@ def written() -> dict[str, str]:
     tables += [engine_table(load("engine_step")), step_table(load("training_step"))]
     head, rest = (ROOT / "README.md").read_text().split(START)
     body = "\n\n".join(tables)
-    return {
+    files = {
         "README.md": f"{head}{START}{body}\n{END}{rest.split(END)[1]}",
         "docs/accuracy.md": accuracy_tables.page(accuracy, machine(accuracy)),
     }
+    if (RESULTS / "coverage.json").exists():
+        covered = load("coverage")
+        files["docs/coverage.md"] = coverage.page(covered, machine(covered))
+    return files
 
 
 def main() -> int:

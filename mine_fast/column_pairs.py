@@ -100,7 +100,7 @@ def pairwise(
             x, y = (variables[names[i]] for i in pair)
             yield from request_of(pair).tasks(x, y)
 
-    steps = sum(n_seeds * request_of(pair).steps for pair in pairs)
+    steps = sum(request_of(pair).steps(variables[names[pair[0]]]) for pair in pairs)
     with ordinary_autograd():
         found = run_tasks(tasks(), max_memory=limit, steps=steps, progress=progress, keep_going=True)
     results: list[list[MIResult | FailedEstimate | None]] = [[None] * len(names) for _ in names]

@@ -151,7 +151,7 @@ def _flags(parts: tuple[MIResult, MIResult]) -> list[Flag]:
     whole, known = ({(flag.code, str(flag)): flag for flag in part.flags} for part in parts)
     shared = [flag for key, flag in whole.items() if key in known]
     for part, own, other in ((parts[0], whole, known), (parts[1], known, whole)):
-        shared += [Flag(f.code, f"of {part.quantity}: {f}") for key, f in own.items() if key not in other]
+        shared += [Flag(f.code, f"of {part.quantity}: {f}", f.level) for key, f in own.items() if key not in other]
     return shared
 
 

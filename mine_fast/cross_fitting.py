@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mine_fast.concurrency import fit_memory, fitting_memory, may_run_in_threads
 from mine_fast.data import PairSource
-from mine_fast.default_critics import MLPCritic, StackedCritic
+from mine_fast.default_critics import MLPCritic, StackedCritic, is_default
 from mine_fast.determinism import deterministic
 from mine_fast.evaluation import (
     CERTIFIED_TAIL_ROWS,
@@ -23,12 +23,20 @@ from mine_fast.evaluation import (
     over_folds,
     permutation_p_value,
 )
-from mine_fast.flags import constants, duplicate_rows, many_levels, reliability_flags
+from mine_fast.flags import (
+    column_flags,
+    constants,
+    discrete,
+    duplicate_rows,
+    many_levels,
+    reliability_flags,
+    training_flags,
+)
 from mine_fast.fold_fitting import Fold, FoldFit, fit_fold, trainings
 from mine_fast.jobs import Plan, Progress, Report, Task, run_tasks
 from mine_fast.result import Flag, History, MIResult
 from mine_fast.splitting import split_folds, split_off
-from mine_fast.training import TrainingSettings
+from mine_fast.training import TrainingSettings, default_steps
 
 if TYPE_CHECKING:
     from mine_fast.loss import DVLoss
@@ -74,13 +82,13 @@ class CrossFit:
     rows: list[Tensor]
 
 
-def training_settings(given: dict[str, Any]) -> TrainingSettings:
+def training_settings(given: dict[str, Any], rows: int) -> TrainingSettings:
     """`TrainingSettings` with those given; None keeps a default, an unknown name is an error that lists the known."""
     known = {field.name for field in dataclasses.fields(TrainingSettings)}
     for name in given:
         if name not in known:
             raise TypeError(f"{name} is no setting of fit or estimate; the settings are {', '.join(sorted(known))}")
-    return TrainingSettings(**{name: value for name, value in given.items() if value is not None})
+    return TrainingSettings(**{"steps": default_steps(rows), **{k: v for k, v in given.items() if v is not None}})
 
 
 def steps_of(mine: DVLoss, settings: TrainingSettings) -> int:
@@ -110,7 +118,7 @@ def cross_fit(
         given: the settings.
         names: what the flags call the two variables.
     """
-    settings = training_settings(given)
+    settings = training_settings(given, len(source))
     task = Task(
         lambda: plan_cross_fit(mine, source, groups, seed, device, settings, names),
         steps_of(mine, settings),
@@ -145,6 +153,7 @@ def plan_cross_fit(
         return Plan([], lambda fits: CrossFit(result, None, mine.log_ema, [], [], []))
 
     flags += [flag for flag in (deterministic(source, seed, names), duplicate_rows(groups)) if flag is not None]
+    flags += column_flags(source, is_default(mine.T), seed, names)
     folds = split_folds(rows, settings.folds, seed, groups)
 
     def fit(k: int, report: Report) -> FoldFit:
@@ -158,8 +167,9 @@ def plan_cross_fit(
         critic = fits[0].critic
         found = list(flags)
         if isinstance(critic, MLPCritic | StackedCritic):
-            read = zip(names, (critic.inputs.x, critic.inputs.y), strict=True)
-            found += [flag for name, side in read if (flag := many_levels(name, side.many_levels))]
+            for name, side in zip(names, (critic.inputs.x, critic.inputs.y), strict=True):
+                raised = many_levels(name, side.many_levels), discrete(name, side, coded=True)
+                found += [flag for flag in raised if flag is not None]
         fold_groups = [None if groups is None else groups[fold] for fold in folds]
         result = _combine(fits, fold_groups, found, seed, used, time.perf_counter() - started)
         return CrossFit(result, critic, fits[0].log_ema, [fit.scores for fit in fits], fold_groups, folds)
@@ -213,7 +223,11 @@ def _combine(
         stderr=stderr,
         p_value=permutation_p_value(folds),
         n=rows,
-        flags=(*flags, *reliability_flags(mi, stderr, certifiable, estimated)),
+        flags=(
+            *flags,
+            *reliability_flags(mi, stderr, certifiable, estimated),
+            *training_flags(histories, [fit.train_scores for fit in fits], mi, stderr, settings),
+        ),
         history=History(
             steps=[h.steps for h in histories],
             train=[h.train for h in histories],

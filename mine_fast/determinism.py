@@ -7,10 +7,13 @@ to the neighbours, and is zero up to rounding for a linear map.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from mine_fast.data import PairSource
+from mine_fast.repeats import affine_copies
 from mine_fast.result import Flag
 
 __all__ = ["deterministic", "is_function_of"]
@@ -18,8 +21,11 @@ __all__ = ["deterministic", "is_function_of"]
 #: Rows looked at: enough to see a curve of a few bends, and half a second's work at the most columns.
 ROWS = 1000
 
-#: More columns have no near neighbours among so few rows, and are not looked at.
+#: More columns together have no near neighbours among so few rows, and are looked at one by one.
 MAX_COLUMNS = 32
+
+#: Neighbours in a single column, and columns of x times columns of y that are tried one by one.
+SINGLE_NEIGHBOURS, MAX_PAIRS = 6, 256
 
 #: Errors, as a share of the difference of two random rows: none up to rounding of float32, and small.
 ROUNDING, SMALL = 1e-6, 1e-2
@@ -35,8 +41,8 @@ DISTINCT = 0.95
 def deterministic(source: PairSource, seed: int, names: tuple[str, str] = ("x", "y")) -> Flag | None:
     """The flag of a pair of which one is a function of the other, as far as some random rows can tell.
 
-    Reaches maps that a local linear fit to neighbours among `ROWS` rows can follow: smooth ones of a variable of one or
-    two columns, linear ones of up to `MAX_COLUMNS`.
+    Reaches maps that a local linear fit to neighbours among `ROWS` rows can follow: smooth ones of one column, which
+    may be one of many, or of a variable of two, linear ones of up to `MAX_COLUMNS`, and columns of x that y has too.
 
     Args:
         source: the rows.
@@ -45,15 +51,28 @@ def deterministic(source: PairSource, seed: int, names: tuple[str, str] = ("x", 
     """
     index = torch.randperm(len(source), generator=torch.Generator("cpu").manual_seed(seed), device="cpu")[:ROWS]
     x, y = (side.detach().flatten(1).double().cpu() for side in source.rows(index))
+    if _share_a_column(x, y):
+        return _flag(names[1], names[0], len(index))
     for name, values, other, given in ((names[1], y, names[0], x), (names[0], x, names[1], y)):
         if is_function_of(values, given):
-            return Flag(
-                "deterministic",
-                f"{name} has a column that is a function of {other} without noise, as far as {len(index)} rows tell: "
-                "the mutual information of continuous variables is infinite then, and the estimate says how much of it "
-                "the critic resolved",
-            )
+            return _flag(name, other, len(index))
     return None
+
+
+def _flag(name: str, other: str, rows: int) -> Flag:
+    return Flag(
+        "deterministic",
+        f"{name} has a column that is a function of {other} without noise, as far as {rows} rows tell: the "
+        "mutual information of continuous variables is infinite then, and the estimate says how much of it the critic "
+        "resolved",
+    )
+
+
+def _share_a_column(x: Tensor, y: Tensor) -> bool:
+    """Whether a continuous column of x [n, dx] is one of y [n, dy], but for scale and shift."""
+    x, y = x[:, _continuous(x)], y[:, _continuous(y)]
+    first = affine_copies(torch.cat([x, y], 1))
+    return bool(torch.isin(first[x.shape[1] :], first[: x.shape[1]]).any())
 
 
 def is_function_of(y: Tensor, x: Tensor) -> bool:
@@ -66,11 +85,25 @@ def is_function_of(y: Tensor, x: Tensor) -> bool:
     y = y[:, _continuous(y)]
     neighbours = 3 * (x.shape[1] + 1)
     half = len(y) // 2
-    if not y.shape[1] or x.shape[1] > MAX_COLUMNS or half < 2 * neighbours or not bool(_continuous(x).any()):
+    if not y.shape[1] or not bool(_continuous(x).any()):
         return False
+    return (
+        x.shape[1] <= MAX_COLUMNS
+        and half >= 2 * neighbours
+        and _follows(y, x, lambda y, x: _local_linear_error(y, x, neighbours))
+    ) or (
+        # One column of many, whose neighbours the others hide.
+        x.shape[1] > 1
+        and half >= 2 * SINGLE_NEIGHBOURS
+        and _follows(y, x[:, _continuous(x)][:, : max(1, MAX_PAIRS // y.shape[1])], _error_along_columns)
+    )
+
+
+def _follows(y: Tensor, x: Tensor, error_of: Callable[[Tensor, Tensor], Tensor]) -> bool:
+    """Whether an error of predicting y [n, dy] by x is rounding, or shrinks with the distance of neighbours."""
     scale = (y - y.roll(1, 0)).abs().median(0).values
-    error = _local_linear_error(y, x, neighbours) / scale
-    sparse = _local_linear_error(y[:half], x[:half], neighbours) / scale
+    half = len(y) // 2
+    error, sparse = error_of(y, x) / scale, error_of(y[:half], x[:half]) / scale
     return bool(((error < ROUNDING) | ((error < SMALL) & (sparse > GROWTH * error))).any())
 
 
@@ -78,6 +111,24 @@ def _continuous(columns: Tensor) -> Tensor:
     """Which columns of [n, d] have hardly a value twice, bool [d]."""
     ordered = columns.sort(0).values
     return (ordered[1:] != ordered[:-1]).double().mean(0) >= DISTINCT
+
+
+def _error_along_columns(y: Tensor, x: Tensor) -> Tensor:
+    """Median absolute errors [dx, dy] of predicting y [n, dy] linearly by the neighbours in one column of x [n, dx]."""
+    ordered = x.sort(0)
+    width = SINGLE_NEIGHBOURS + 1
+    others = torch.arange(width) != width // 2
+    windows = ordered.values.unfold(0, width, 1)  # [m, dx, width]
+    offset = windows[..., others] - windows[..., width // 2, None]
+    spread = offset - offset.mean(2, keepdim=True)
+    variance = (spread**2).sum(2).clamp_min(torch.finfo(x.dtype).tiny)
+    errors = []
+    for column in y.T:
+        values = column[ordered.indices].unfold(0, width, 1)
+        target = values[..., others] - values[..., width // 2, None]
+        slope = (spread * target).sum(2) / variance
+        errors.append((target.mean(2) - slope * offset.mean(2)).abs().median(0).values)
+    return torch.stack(errors, 1)
 
 
 def _local_linear_error(y: Tensor, x: Tensor, neighbours: int) -> Tensor:

@@ -37,6 +37,9 @@ __all__ = ["Fold", "FoldFit", "fit_fold", "trainings"]
 #: Marginal pairs per validation row that find the weights of stacked critics.
 STACKING_SHUFFLES = 20
 
+#: Marginal pairs per row on which a critic is scored that trained on them.
+TRAIN_SHUFFLES = 10
+
 
 class Fold(NamedTuple):
     """What is to be done for a fold.
@@ -74,12 +77,21 @@ class Fold(NamedTuple):
 
 
 class FoldFit(NamedTuple):
-    """What came of a fold: the critic T(x, y) on rows, its moving average, the curves, and its scores held out."""
+    """What came of a fold.
+
+    Attributes:
+        critic: T(x, y) on rows.
+        log_ema: its moving average.
+        history: the curves.
+        scores: on the held-out rows.
+        train_scores: on as many rows that it trained on, if there are as many.
+    """
 
     critic: nn.Module
     log_ema: Tensor
     history: FoldHistory
     scores: HeldOutScores
+    train_scores: HeldOutScores
 
 
 def trainings(mine: DVLoss) -> int:
@@ -110,7 +122,7 @@ def _fit_given(mine: DVLoss, fold: Fold) -> FoldFit:
     history = _train(loss, rows, fold, fold.report)
     score = _scorer(loss)
     level = free_level(loss, score, rows, fold.train[:LEVEL_ROWS_TO_READ])
-    return FoldFit(critic, loss.log_ema, history, _held_out(score, rows, fold, level))
+    return FoldFit(critic, loss.log_ema, history, *_scores(score, rows, fold, level))
 
 
 def _critic_on_rows(loss: DVLoss, fold: Fold) -> tuple[nn.Module, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]]:
@@ -156,7 +168,7 @@ def _fit_stack(mine: DVLoss, fold: Fold) -> FoldFit:
         read_by_all = features.map(critic.with_factors)
     log_ema = _weigh(critic, read_by_all, fold)
     history = max(histories, key=lambda h: max(h.validation))
-    return FoldFit(critic, log_ema, history, _held_out(critic.score, read_by_all, fold))
+    return FoldFit(critic, log_ema, history, *_scores(critic.score, read_by_all, fold))
 
 
 def _weigh(critic: StackedCritic, rows: PairSource, fold: Fold) -> Tensor:
@@ -183,15 +195,20 @@ def _train(loss: DVLoss, rows: PairSource, fold: Fold, report: Callable[[int, fl
         return train_critic(loss, _scorer(loss), rows, fold.train, fold.validation, settings, fold.seed, report)
 
 
-def _held_out(
+def _scores(
     score: Callable[[Tensor, Tensor], Tensor],
     rows: PairSource,
     fold: Fold,
     level: Callable[[Tensor], Tensor] | None = None,
-) -> HeldOutScores:
+) -> tuple[HeldOutScores, HeldOutScores]:
+    """Scores of the held-out rows, and of training rows to compare them with."""
     # A million pairs settle the marginal term; fewer than 20 shuffles leave it noisy, 199 are enough to test with.
     shuffles = fold.settings.evaluation_shuffles or min(199, max(20, 1_000_000 // len(fold.source)))
-    return held_out_scores(score, rows, fold.held_out, fold.seed, shuffles, level)
+    trained_on = fold.train[: fold.held_out.numel()]
+    return (
+        held_out_scores(score, rows, fold.held_out, fold.seed, shuffles, level),
+        held_out_scores(score, rows, trained_on, fold.seed, min(shuffles, TRAIN_SHUFFLES), level),
+    )
 
 
 def _scorer(loss: DVLoss) -> Callable[[Tensor, Tensor], Tensor]:

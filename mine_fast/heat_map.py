@@ -51,7 +51,9 @@ def plot_matrix(matrix: MIMatrix, level: float = 0.05, figure: Figure | None = N
 
 def _draw_tree(axes: Axes, merges: list[Merge], order: list[int]) -> None:
     place = {member: float(i) for i, member in enumerate(order)}
-    top = {(member,): (place[member], 0.0) for member in order}  # where the line of a cluster ends
+    top: dict[tuple[int, ...], tuple[float, float]] = {
+        (member,): (place[member], 0.0) for member in order
+    }  # where the line of a cluster ends
     for left, right, height in merges:
         (a, from_a), (b, from_b) = (top[_key(side)] for side in (left, right))
         axes.plot([a, a, b, b], [from_a, height, height, from_b], color="#8c8c8c", linewidth=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -24,7 +24,7 @@ from mine_fast.loss import DVLoss
 from mine_fast.repeats import duplicate_groups
 from mine_fast.result import MIResult
 from mine_fast.seeds import Training, combine_trainings, training_of
-from mine_fast.training import TrainingSettings, ordinary_autograd
+from mine_fast.training import ordinary_autograd
 
 __all__ = [
     "FailedEstimate",
@@ -81,38 +81,39 @@ class Request:
         losses: one untrained loss module per seed.
         seeds: of the trainings.
         device: where to compute; None: where the data is.
-        settings: of the training.
+        given: settings of the training that were given.
     """
 
     losses: list[DVLoss]
     seeds: list[int]
     device: torch.device | None
-    settings: TrainingSettings
+    given: dict[str, Any]
 
-    @property
-    def steps(self) -> int:
-        """Steps of one training."""
-        return steps_of(self.losses[0], self.settings)
+    def steps(self, x: Any) -> int:
+        """Steps of the trainings on a pair with this x."""
+        return len(self.seeds) * steps_of(self.losses[0], training_settings(self.given, _shape(x)[0]))
 
     def tasks(self, x: Any, y: Any) -> Iterator[Task[Training | MIResult]]:
         """A task for each training on a pair."""
         shapes = [_shape(side) for side in (x, y)]
         rows, x_width, y_width = shapes[0][0], *(math.prod(shape[1:]) for shape in shapes)
+        settings = training_settings(self.given, rows)
         elsewhere = self.device is not None and self.device.type != "cpu"
         given_elsewhere = any(isinstance(side, Tensor) and side.device.type != "cpu" for side in (x, y))
         for loss, seed in zip(self.losses, self.seeds, strict=True):
             yield Task(
                 lambda loss=loss, seed=seed: self._plan(x, y, loss, seed),  # type: ignore[misc]
-                self.steps,
+                self.steps(x) // len(self.seeds),
                 alone=elsewhere or given_elsewhere or y is None,
                 memory=16 * rows * (x_width + y_width),
-                memory_per_fit=fit_memory(rows, x_width, y_width, self.settings),
+                memory_per_fit=fit_memory(rows, x_width, y_width, settings),
             )
 
     def _plan(self, x: Any, y: Any, loss: DVLoss, seed: int) -> Plan[Training | MIResult]:
         with ordinary_autograd():
             source = pair_source(x, y)
-            plan = plan_cross_fit(loss, source, duplicate_groups(source), seed, self.device, self.settings)
+            settings = training_settings(self.given, len(source))
+            plan = plan_cross_fit(loss, source, duplicate_groups(source), seed, self.device, settings)
 
         def finish(fits: list[Any]) -> Training | MIResult:
             fitted: CrossFit = plan.finish(fits)
@@ -137,13 +138,16 @@ def make_request(
     seeds = list(range(seed, seed + n_seeds))
     with ordinary_autograd(), torch.device("cpu"):
         losses: list[DVLoss] = [MINE(loss=loss, alpha=alpha, clip=clip, seed=one) for one in seeds]
-    return Request(losses, seeds, None if device is None else usable_device(device), training_settings(settings))
+    training_settings(settings, rows=0)  # refuses what is no setting
+    return Request(losses, seeds, None if device is None else usable_device(device), settings)
 
 
 def _shape(samples: Any) -> tuple[int, ...]:
     """The shape of samples, whether they are good or not; what has none is checked elsewhere."""
-    if samples is None or isinstance(samples, Dataset | DataLoader | PairSource):
-        return (0, 0)
+    if isinstance(samples, DataLoader):
+        samples = samples.dataset
+    if samples is None or isinstance(samples, Dataset | PairSource):
+        return (len(samples), 0) if isinstance(samples, Sized) else (0, 0)
     try:
         shape = tuple(samples.shape) if isinstance(samples, Tensor) or hasattr(samples, "shape") else np.shape(samples)
         return tuple(map(int, shape)) or (0,)
@@ -168,9 +172,7 @@ def estimate_seeds(
     check_progress(progress)
     request = make_request(loss, alpha, clip, seed, n_seeds, device, settings)
     with ordinary_autograd():
-        found = run_tasks(
-            request.tasks(x, y), max_memory=fitting_memory(), steps=n_seeds * request.steps, progress=progress
-        )
+        found = run_tasks(request.tasks(x, y), max_memory=fitting_memory(), steps=request.steps(x), progress=progress)
     return combine_trainings([training for training in found if isinstance(training, Training)])
 
 
@@ -234,17 +236,20 @@ def estimate_many(
         for index, pair in enumerate(iterator):
             if isinstance(pair, Dataset | DataLoader | PairSource):
                 yield from request.tasks(pair, None)
-            elif isinstance(pair, str | bytes | Mapping) or not hasattr(pair, "__len__") or len(pair) != 2:
+            elif not _is_pair(pair):
                 message = f"pairs[{index}] must be (x, y), got {describe(pair)}"
-                yield from [Task(lambda text=message: _refuse(text), request.steps)] * n_seeds  # type: ignore[misc]
+                yield from [Task(lambda text=message: _refuse(text), 0)] * n_seeds  # type: ignore[misc]
             else:
                 yield from request.tasks(*pair)
 
-    length = len(pairs) if hasattr(pairs, "__len__") else None
-    steps = None if length is None else length * n_seeds * request.steps
+    steps = sum(request.steps(pair[0]) for pair in pairs if _is_pair(pair)) if isinstance(pairs, Sequence) else None
     with ordinary_autograd():
         found = run_tasks(tasks(), max_memory=limit, steps=steps, progress=progress, keep_going=True)
     return estimates_of(found, n_seeds)
+
+
+def _is_pair(pair: Any) -> bool:
+    return not isinstance(pair, str | bytes | Mapping) and hasattr(pair, "__len__") and len(pair) == 2
 
 
 def estimates_of(found: list[Any], n_seeds: int) -> list[MIResult | FailedEstimate]:
@@ -273,6 +278,6 @@ def check_max_memory(max_memory: object) -> float:
     """
     if isinstance(max_memory, bool) or not isinstance(max_memory, numbers.Real):
         raise TypeError(f"max_memory must be a number of bytes or None, got {type(max_memory).__name__} {max_memory!r}")
-    if not max_memory > 0:
+    if not float(max_memory) > 0:
         raise ValueError(f"max_memory must be above 0 bytes, got {max_memory!r}")
     return float(max_memory)

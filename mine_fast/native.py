@@ -124,8 +124,8 @@ def critic_obstacle(mine: DVLoss) -> str | None:
     stacks = network_stacks(mine)
     if not stacks:
         return (
-            "T is not a torch.nn.Sequential of Linear layers and activations with method='concat' (nor a SeparableCritic "
-            "with method=None), free of hooks"
+            "T is not a torch.nn.Sequential of Linear layers and activations with method='concat' (nor a "
+            "SeparableCritic with method=None), free of hooks"
         )
     obstacle = _stack_obstacle(stacks)
     if obstacle is not None:

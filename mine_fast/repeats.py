@@ -1,4 +1,4 @@
-"""What a source repeats: columns that are constant, and rows that are there more than once."""
+"""What is repeated: columns that are constant or copies of others, and rows that are there more than once."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ from torch import Tensor
 
 from mine_fast.data import ArraySource, PairSource
 
-__all__ = ["constant_columns", "duplicate_groups"]
+__all__ = ["affine_copies", "constant_columns", "duplicate_groups"]
 
 #: Rows of a dataset that are looked at, evenly spaced; arrays are read whole.
 MAX_ROWS = 50_000
+
+#: How far two columns may be apart to be the same, in half-widths of their middle half: float32 rounds no coarser.
+SAME_COLUMN = 1e-5
+
+#: A column with fewer rows beside its median says too little to be told a copy: rare events may coincide.
+ROWS_OFF_MEDIAN = 10
 
 #: Fewer different rows than this may repeat because there are no others.
 FEW_DISTINCT = 256
@@ -44,6 +50,44 @@ def constant_columns(source: PairSource) -> tuple[Tensor, Tensor]:
 
 def _constant(samples: Tensor, first: Tensor) -> Tensor:
     return (samples == first).all(0).flatten().cpu()
+
+
+def affine_copies(columns: Tensor) -> Tensor:
+    """Which columns are scaled, shifted, mirrored copies of an earlier one.
+
+    Args:
+        columns: [n, d], float64 on the CPU.
+
+    Returns:
+        int64 [d], the first column that each is a copy of, its own number where there is none.
+
+    >>> a, b = torch.randn(2, 100, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    >>> affine_copies(torch.stack([a, b, 3 - 2 * a, a + b], 1)).tolist()
+    [0, 1, 0, 3]
+    """
+    rows, width = columns.shape
+    columns = columns[: rows - 1 + rows % 2]  # of an odd number the median mirrors with the column
+    offset = columns - columns.median(0).values
+    away = offset != 0
+    scale = torch.where(away, offset.abs(), torch.nan).nanmedian(0).values
+    first = away.int().argmax(0, keepdim=True)
+    standard = offset / scale * offset.gather(0, first).sign()  # equal for affine copies; nan where constant
+    usable = (away.sum(0) >= ROWS_OFF_MEDIAN) & standard.isfinite().all(0)
+    # Copies have the same projection on a random direction, and so are neighbours in its order.
+    generator = torch.Generator("cpu").manual_seed(0)
+    direction = torch.rand(len(columns), generator=generator, dtype=torch.float64, device="cpu")
+    order = (direction @ torch.tanh(standard)).argsort()
+    copy_of = torch.arange(width, device="cpu")
+    previous = None
+    for column in order[usable[order]].tolist():
+        if previous is not None:
+            a, b = standard[:, previous], standard[:, column]
+            if bool(((a - b).abs() <= SAME_COLUMN * (1 + a.abs())).all()):
+                first_of_both = min(int(copy_of[previous]), column)
+                copy_of[copy_of == copy_of[previous]] = first_of_both
+                copy_of[column] = first_of_both
+        previous = column
+    return copy_of
 
 
 def duplicate_groups(source: PairSource) -> Tensor | None:

@@ -20,14 +20,15 @@ _BITS_PER_NAT = 1 / math.log(2)
 
 
 class Flag(str):
-    """A warning about an estimate: the message itself, with a short code to test for.
+    """What a reader of an estimate should know: the message itself, with a short code to test for.
 
     Args:
         code: lower-case words joined by underscores.
         message: one sentence for a person.
+        level: "warning" for what may have spoilt the estimate or its error bar, "note" for what the data are like.
 
     Raises:
-        ValueError: a code of another form.
+        ValueError: a code of another form, another level.
 
     >>> flag = Flag("few_rows", "few rows were held out; the error bar is rough")
     >>> print(flag)
@@ -37,20 +38,25 @@ class Flag(str):
     """
 
     code: str
+    level: str
 
-    def __new__(cls, code: str, message: str) -> Flag:
+    def __new__(cls, code: str, message: str, level: str = "warning") -> Flag:
         """Make a flag; a str is immutable, so its text is set here."""
         if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", code):
             raise ValueError(f"code must be lower-case words joined by underscores, got {code!r}")
+        if level not in ("warning", "note"):
+            raise ValueError(f"level must be 'warning' or 'note', got {level!r}")
         flag = super().__new__(cls, message)
         flag.code = code
+        flag.level = level
         return flag
 
-    def __getnewargs__(self) -> tuple[str, str]:  # type: ignore[override]  # str's own has one
-        return self.code, str(self)
+    def __getnewargs__(self) -> tuple[str, str, str]:  # type: ignore[override]  # str's own has one
+        return self.code, str(self), self.level
 
     def __repr__(self) -> str:
-        return f"Flag({self.code!r}, {str(self)!r})"
+        level = "" if self.level == "warning" else f", {self.level!r}"
+        return f"Flag({self.code!r}, {str(self)!r}{level})"
 
 
 @dataclass(frozen=True)
@@ -104,7 +110,12 @@ class MIResult:
             pairs as they came, of all that the rotations of the folds combine to (see
             `evaluation.permutation_p_value`). It may be small where mi is not above 0.
         n: rows scored while held out.
-        flags: what a careful reader should know; empty when nothing stood out.
+        flags: what a careful reader should know, in words, each with a `code`; empty when nothing stood out. Those of
+            level "warning" say what may have spoilt the estimate or its error bar: "few_rows", "not_certifiable",
+            "few_effective_marginals", "below_zero", "still_rising", "overfitted", "deterministic", "constant_column",
+            "duplicate_columns", "duplicate_rows", "many_levels", "heavy_tails" (where the critic reads raw values).
+            Those of level "note" say what the data are like and that it was dealt with: "discrete", "heavy_tails"
+            (where the critic reads ranks). docs/flags.md tells what each means and what to do.
         history: training curves.
         seed: the seed that gives this result again.
         settings: all other settings by name.
@@ -226,8 +237,9 @@ class MIResult:
             f"  rows held out      {self.n}",
             *self._trainings_line(scale, digits, unit),
         ]
-        notes = [f"{flag} [{flag.code}]" for flag in self.flags] or ["none"]
-        lines += [f"  {'flags' if i == 0 else '':17}  {note}" for i, note in enumerate(notes)]
+        for title, level, otherwise in (("flags", "warning", ["none"]), ("notes", "note", [])):
+            texts = [f"{flag} [{flag.code}]" for flag in self.flags if flag.level == level] or otherwise
+            lines += [f"  {title if i == 0 else '':17}  {text}" for i, text in enumerate(texts)]
         return "\n".join(lines)
 
     def _trainings_line(self, scale: float, digits: int, unit: str) -> list[str]:
@@ -261,7 +273,7 @@ class MIResult:
             "stderr_bits": self.stderr_bits,
             "p_value": self.p_value,
             "n": self.n,
-            "flags": [{"code": flag.code, "message": str(flag)} for flag in self.flags],
+            "flags": [{"code": flag.code, "level": flag.level, "message": str(flag)} for flag in self.flags],
             "fold_mi": self.fold_mi,
             "seed": self.seed,
             "settings": self.settings,

@@ -15,7 +15,13 @@ from torch import Tensor
 from mine_fast.checks import as_integer
 from mine_fast.data import ArraySource, PairSource
 from mine_fast.errors import DivergenceError
-from mine_fast.evaluation import ESTIMATE_TAIL_ROWS, held_out_scores, level_of_rows
+from mine_fast.evaluation import (
+    ESTIMATE_TAIL_ROWS,
+    HeldOutScores,
+    held_out_scores,
+    influence_variance,
+    level_of_rows,
+)
 from mine_fast.graphed_steps import GraphedSteps, graph_obstacle
 from mine_fast.modules import copied_state
 from mine_fast.native import critic_obstacle, use_engine
@@ -24,7 +30,7 @@ from mine_fast.steps import NativeSteps, Steps, TorchSteps
 if TYPE_CHECKING:
     from mine_fast.loss import DVLoss
 
-__all__ = ["FoldHistory", "TrainingSettings", "free_level", "train_critic"]
+__all__ = ["FoldHistory", "TrainingSettings", "default_steps", "free_level", "train_critic"]
 
 #: Reference rows that tell the level of a row of x: to choose a step by, and to read an estimate off. At 2.88 nats a
 #: normalised critic (loss "js") lost 0.03 nats by 256 and 0.19 by 64.
@@ -36,7 +42,8 @@ class TrainingSettings:
     """How a critic is trained; every field can be passed to `MINE.fit` and `mine_fast.estimate`.
 
     Attributes:
-        steps: optimiser steps per network and fold.
+        steps: optimiser steps per network and fold. `fit` and `estimate` make fewer of few rows where none are given:
+            300 up to 1000 rows, 600 from 4000 (see `default_steps`).
         batch_size: joint rows per step.
         learning_rate: peak of the schedule (linear warm-up over a tenth of the steps, then a cosine to zero).
         shuffles: marginal pairs per row and step.
@@ -90,13 +97,32 @@ class TrainingSettings:
             object.__setattr__(self, "evaluation_shuffles", shuffles)
 
 
+def default_steps(rows: int) -> int:
+    """Optimiser steps for N rows: 300 sqrt(N / 1000), from 300 to 600.
+
+    More of few rows is learnt by heart: over eleven distributions that are hard to learn, 300 steps left a mean error
+    of 0.089 nats at N = 1000 and of 0.041 at N = 3000, 600 left 0.091 and 0.038.
+
+    >>> default_steps(200), default_steps(2000), default_steps(10_000)
+    (300, 424, 600)
+    """
+    return round(min(max(300 * math.sqrt(rows / 1000), 300), 600))
+
+
 @dataclass
 class FoldHistory:
-    """The curves of one fold, in nats: steps at which they were read, bound on training batches and on validation."""
+    """The curves of one fold, in nats: steps at which they were read, bound on training batches and on validation.
+
+    `late_gain` is what the last reading on validation is above the best one of the first three quarters of the steps,
+    and `late_gain_variance` its variance from the sampling of the rows, which both readings share. 0 where nothing was
+    read between a quarter of the steps and three.
+    """
 
     steps: list[int] = field(default_factory=list)
     train: list[float] = field(default_factory=list)
     validation: list[float] = field(default_factory=list)
+    late_gain: float = 0.0
+    late_gain_variance: float = 0.0
 
 
 @contextlib.contextmanager
@@ -188,20 +214,31 @@ def train_critic(
     # Beyond some thousand pairs it is the rows that make a validation uncertain.
     shuffles = min(8, max(2, 8000 // validation_rows.numel()))
     best_bound, best_state = -math.inf, copied_state(mine)
+    early: HeldOutScores | None = None  # the best of the first three quarters
 
     def validate(step: int, train: float) -> None:
-        nonlocal best_bound, best_state
+        nonlocal best_bound, best_state, early
         with steps.averaged():
             mine.eval()
             scores = held_out_scores(steps.score or score, source, validation_rows, seed, shuffles, level)
-            bound = scores.limited(ESTIMATE_TAIL_ROWS).dv_bound()
+            scores = scores.limited(ESTIMATE_TAIL_ROWS)
+            bound = scores.dv_bound()
             if not math.isfinite(bound) or (step > 0 and not math.isfinite(train)):
                 raise DivergenceError(
                     f"training diverged before step {step}: the bound is {train:g} on the batches and {bound:g} on "
                     f"the validation rows; lower learning_rate (now {settings.learning_rate:g}) or scale the inputs"
                 )
+            if step <= 0.75 * settings.steps and bound > best_bound:
+                early = scores
             if bound > best_bound:
                 best_bound, best_state = bound, copied_state(mine)
+            if (
+                step == settings.steps
+                and early is not None
+                and any(0.25 * step <= read <= 0.75 * step for read in history.steps)
+            ):
+                history.late_gain = bound - early.dv_bound()
+                history.late_gain_variance = influence_variance(scores.influence() - early.influence())
             mine.train()
         history.steps.append(step)
         history.train.append(train)

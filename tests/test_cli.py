@@ -126,7 +126,7 @@ def test_json_is_all_of_stdout(table, estimate, capsys):
     out, err = capsys.readouterr()
     values = json.loads(out)
     assert values["mi"] == 0.829
-    assert values["flags"] == [{"code": "few_rows", "message": "few rows were held out"}]
+    assert values["flags"] == [{"code": "few_rows", "level": "warning", "message": "few rows were held out"}]
     assert (values["file"], values["x_columns"], values["y_columns"]) == (str(table), ["x", "kind"], ["y"])
     assert re.match(r"column 'kind' is text: 2 categories", values["notes"][0])
     assert err == ""

@@ -37,6 +37,12 @@ FUNCTIONS = {
     "one column of A x": (WIDE, torch.cat([normal(3000, 2, seed=2), (WIDE @ MIXING)[:, :1]], 1)),
     "x repeats a column": (torch.cat([X, X], 1), X**2),
     "two columns": (WIDE[:, :2], WIDE[:, :1] * WIDE[:, 1:2]),
+    "many to one": (uniform(3000), (3 * uniform(3000)) % 1),
+    "a square of one of many columns": (normal(3000, 20), normal(3000, 20)[:, 3:4] ** 2),
+    "y has a column of x among many": (
+        normal(3000, 200),
+        torch.cat([normal(3000, 30, seed=4), 1 - 2 * normal(3000, 200)[:, 7:8]], 1),
+    ),
     "300 rows": (uniform(300), torch.sin(4 * math.pi * uniform(300))),
 }
 
@@ -67,7 +73,10 @@ NOT_FUNCTIONS = {
     "mostly zeros": (X.clamp(min=0), X.clamp(min=0)),
     "constant": (X, torch.zeros_like(X)),
     "a random walk": (torch.arange(3000, dtype=torch.float64)[:, None], X.cumsum(0)),
-    "more columns than are looked at": (normal(3000, 40), normal(3000, 40)),
+    "a map of more columns than are looked at together": (normal(3000, 40), normal(3000, 40) @ normal(40, 2, seed=1)),
+    "rho 0.999 in one of many columns": (normal(3000, 40), noisy(normal(3000, 40)[:, 7:8], 0.999)),
+    "one of many columns and narrow noise": (normal(3000, 20), normal(3000, 20)[:, 3:4] ** 2 + 1e-3 * noisy(X, 0.0)),
+    "y = x and narrow noise": (X, X + 1e-3 * noisy(X, 0.0)),
 }
 
 

@@ -6,7 +6,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 from mine_fast.data import ArraySource, pair_source
-from mine_fast.repeats import MAX_ROWS, constant_columns, duplicate_groups
+from mine_fast.repeats import MAX_ROWS, affine_copies, constant_columns, duplicate_groups
 
 
 class Counting(TensorDataset):
@@ -125,3 +125,38 @@ def test_datasets_are_not_looked_at():
     x = normal(1000, 1).repeat(2, 1)
     assert duplicate_groups(ArraySource(x, x)) is not None
     assert duplicate_groups(pair_source(TensorDataset(x, x))) is None
+
+
+def test_affine_copies_of_columns():
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 500, generator=generator, dtype=torch.float64)
+    noise = torch.randn(500, generator=generator, dtype=torch.float64)
+    kelvin = (20 + 10 * a).float()
+    columns = [a, 5 - 3 * a, b, 1e6 * b, -a, a + 1e-3 * noise, a**3, torch.ones(500), torch.ones(500)]
+    assert affine_copies(torch.stack(columns, 1).double()).tolist() == [0, 0, 2, 2, 0, 5, 6, 7, 8]
+    in_float32 = torch.stack([kelvin, kelvin * 1.8 + 32], 1).double()
+    assert affine_copies(in_float32).tolist() == [0, 0]
+    assert affine_copies(torch.stack([a, b], 1)[:500:7]).tolist() == [0, 1]
+
+
+def test_affine_copies_where_a_few_rows_reach_far():
+    # Correlations are 1 here, as both columns are great in the same row.
+    x = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x[17] = 1e12
+    assert affine_copies(x).tolist() == [0, 1]
+    assert affine_copies(1 / x[:, :1] @ torch.tensor([[1.0, -2.0]], dtype=torch.float64)).tolist() == [0, 0]
+
+
+def test_rare_events_are_no_copies():
+    bits = torch.zeros(1000, 3, dtype=torch.float64)
+    bits[5, :2] = 1  # two pixels that are seen in one image
+    bits[::2, 2] = 1
+    assert affine_copies(torch.cat([bits, 1 - bits[:, 2:]], 1)).tolist() == [0, 1, 2, 2]
+
+
+def test_affine_copies_of_wide_tables():
+    x = torch.randn(300, 400, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x[:, 390] = 2 * x[:, 17] - 1
+    copies = affine_copies(x)
+    assert (copies != torch.arange(400)).nonzero().flatten().tolist() == [390]
+    assert copies[390] == 17

@@ -44,13 +44,20 @@ def test_flag_is_its_message():
     flag = Flag("few_rows", "few rows")
     assert flag == "few rows"
     assert flag.code == "few_rows"
+    assert flag.level == "warning"
     assert repr(flag) == "Flag('few_rows', 'few rows')"
+    assert repr(Flag("discrete", "y is", "note")) == "Flag('discrete', 'y is', 'note')"
+
+
+def test_flag_levels_are_two():
+    with pytest.raises(ValueError, match=r"^level must be 'warning' or 'note', got 'alarm'"):
+        Flag("few_rows", "few rows", "alarm")
 
 
 @pytest.mark.parametrize("clone", [copy.copy, copy.deepcopy, lambda flag: pickle.loads(pickle.dumps(flag))])
 def test_flag_survives_copies(clone):
-    flag = clone(Flag("few_rows", "few rows"))
-    assert (flag, flag.code) == ("few rows", "few_rows")
+    flag = clone(Flag("few_rows", "few rows", "note"))
+    assert (flag, flag.code, flag.level) == ("few rows", "few_rows", "note")
 
 
 @pytest.mark.parametrize("code", ["", "Few", "few rows", "few-rows", "_few", "few_", "few__rows", "1few", "few\n"])
@@ -153,6 +160,16 @@ def test_summary():
     ]
 
 
+def test_notes_are_no_flags_to_worry_about():
+    note = Flag("discrete", "y is discrete", "note")
+    assert str(result(flags=(note,))).splitlines()[-2:] == [
+        "  flags              none",
+        "  notes              y is discrete [discrete]",
+    ]
+    lines = str(result(flags=(note, Flag("few_rows", "few rows"), note))).splitlines()
+    assert [line.split()[0] for line in lines[-3:]] == ["flags", "notes", "y"]
+
+
 def test_summary_in_bits():
     lines = result(flags=()).summary("bits").splitlines()
     assert lines[0] == "I(X;Y) = 1.196 +- 0.023 bits (0.829 nats)"
@@ -213,7 +230,7 @@ def test_to_dict_is_strict_json():
     assert values["lower_95"] == result().lower(0.95)
     assert values["certifiable"] is None  # infinite: nobody said
     assert values["bits"] == pytest.approx(1.196, abs=1e-3)
-    assert values["flags"] == [{"code": "few_rows", "message": "few rows were held out"}]
+    assert values["flags"] == [{"code": "few_rows", "level": "warning", "message": "few rows were held out"}]
     assert type(values["flags"][0]["message"]) is str
     assert values["fold_mi"] == [0.8, None]
     assert values["settings"] == {

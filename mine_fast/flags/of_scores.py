@@ -1,21 +1,13 @@
-"""What a careful reader should know about an estimate: every flag a result can carry, its code and its reason.
-
-Each function looks at one thing and returns its flag, or None. `reliability_flags` asks those that look at the held-out
-scores.
-"""
+"""Flags of what the held-out scores can and cannot show; `reliability_flags` asks for all of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor
-
-from mine_fast.data import PairSource
 from mine_fast.evaluation import HeldOutScores
-from mine_fast.repeats import constant_columns
 from mine_fast.result import Flag
 
-__all__ = ["below_zero", "constants", "duplicate_rows", "few_rows", "many_levels", "reliability_flags"]
+__all__ = ["below_zero", "few_effective_marginals", "few_rows", "not_certifiable", "reliability_flags"]
 
 #: Fewer rows in all are few. Of Gaussian pairs with rho 0.8 (0.511 nats), 12 samples each, a perceptron's standard
 #: deviation and mean stderr were 0.50 and 0.31 for 40 rows, 0.27 and 0.17 for 80, 0.08 and 0.08 for 120, 0.06 and 0.06
@@ -84,49 +76,4 @@ def below_zero(mi: float, stderr: float) -> Flag | None:
         "below_zero",
         "the bound is far below 0: on held-out rows the critic is worse than a constant; scale the inputs, lower "
         "learning_rate, or give it more rows",
-    )
-
-
-def constants(source: PairSource, names: tuple[str, str] = ("x", "y")) -> tuple[list[Flag], bool]:
-    """Flags for constant columns, and whether x or y has no other (then it carries no information)."""
-    flags, degenerate = [], False
-    for name, constant in zip(names, constant_columns(source), strict=True):
-        if bool(constant.any()):
-            columns = constant.nonzero().flatten()
-            message = f"{name} has {columns.numel()} constant column(s) ({_listed(columns)})"
-            flags.append(Flag("constant_column", message))
-            degenerate |= bool(constant.all())
-    return flags, degenerate
-
-
-def many_levels(name: str, columns: Tensor) -> Flag | None:
-    """Columns that look like codes of more values than the default critic gives an indicator each."""
-    if not columns.numel():
-        return None
-    return Flag(
-        "many_levels",
-        f"{columns.numel()} column(s) of {name} ({_listed(columns)}) repeat many values and are read as quantities; if "
-        "they are codes, whose order means nothing, the estimate is too low: merge rare codes",
-    )
-
-
-def _listed(columns: Tensor) -> str:
-    return ", ".join(map(str, columns[:10].tolist())) + (", ..." if columns.numel() > 10 else "")
-
-
-def duplicate_rows(groups: Tensor | None) -> Flag | None:
-    """Pairs that occur more than once: copies of one measurement, or values that are few.
-
-    Args:
-        groups: int64 [N], equal for copies (`split_folds` keeps those in one fold); None: nobody looked.
-    """
-    if groups is None:
-        return None
-    rows, distinct = groups.numel(), groups.unique().numel()
-    if distinct == rows:
-        return None
-    return Flag(
-        "duplicate_rows",
-        f"{rows - distinct} of {rows} rows repeat another: copies were held out together and count once in the error "
-        "bar, but a permutation p-value takes every row for a measurement of its own",
     )
