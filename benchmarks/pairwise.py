@@ -69,11 +69,14 @@ def real_table(columns: int) -> list[dict[str, Any]]:
     ]
 
 
-def null_tables(tables: int, columns: int, rows: int, begin: int, settings: dict[str, Any]) -> dict[str, Any]:
+def null_tables(options: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
+    columns, rows, began = options.columns or 3, options.rows, time.monotonic()
     values = load_breast_cancer().data
     p_values: list[float] = []
     discoveries = done = 0
-    for table in range(begin, begin + tables):
+    for table in range(options.tables):
+        if time.monotonic() - began > 60 * options.minutes:
+            break
         rng = np.random.default_rng(1000 + table)
         chosen = rng.choice(values.shape[1], columns, replace=False)
         shuffled = np.column_stack([rng.permutation(values[:, column])[:rows] for column in chosen])
@@ -82,7 +85,6 @@ def null_tables(tables: int, columns: int, rows: int, begin: int, settings: dict
         p_values += m.p_value[upper].tolist()
         discoveries += bool((m.q_value[upper] <= 0.05).any())
         done += 1
-        print(done, discoveries, sum(p <= 0.01 for p in p_values), len(p_values), flush=True)
     p = np.array(p_values)
     return {
         "what": "independent columns",
@@ -109,13 +111,13 @@ def main() -> None:
     parser.add_argument("--columns", type=int)
     parser.add_argument("--null", action="store_true", help="independent columns instead of the table")
     parser.add_argument("--tables", type=int, default=100)
-    parser.add_argument("--begin", type=int, default=0, help="the first table's seed")
+    parser.add_argument("--minutes", type=float, default=60, help="begin no further table after so long")
     parser.add_argument("--rows", type=int, default=569)
     parser.add_argument("--steps", type=int, help="training steps, where not pairwise's own")
     options = parser.parse_args()
     if options.null:
         settings = {} if options.steps is None else {"steps": options.steps}
-        rows = [null_tables(options.tables, options.columns or 5, options.rows, options.begin, settings)]
+        rows = [null_tables(options, settings)]
     else:
         rows = real_table(options.columns or 20)
     kept = []

@@ -272,7 +272,7 @@ def test_command(tmp_path, capsys):
 
 
 def test_nothing_heavy_is_imported():
-    """Names are there without torch being loaded; pandas and matplotlib never are."""
+    """What only some tables and pictures need stays away."""
     code = (
         "import sys, mine_fast; mine_fast.pairwise; mine_fast.estimate_many;"
         "print([m for m in ('pandas', 'matplotlib', 'scipy', 'sklearn') if m in sys.modules])"
