@@ -60,7 +60,7 @@ def test_a_discrete_variable_is_a_code():
     assert abs(relabelled.mi - math.log(4)) < 0.05
 
 
-def test_held_out_rows_train_and_select_nothing(monkeypatch):
+def test_held_out_rows_train_and_select_nothing(monkeypatch, restore_threads):
     """Follow the row numbers: a fold's scores come from rows that neither its batches nor its validation saw."""
     from mine_fast import fold_fitting
 
@@ -89,7 +89,7 @@ def test_held_out_rows_train_and_select_nothing(monkeypatch):
     monkeypatch.setattr(fold_fitting, "train_critic", train)
     monkeypatch.setattr(fold_fitting, "_weigh", weigh)
     monkeypatch.setattr(fold_fitting, "_scores", scores)
-    torch.set_num_threads(1)  # one fold after the other; conftest puts the number back
+    torch.set_num_threads(1)  # one fold after the other
     mine_fast.estimate(*gaussian(203, 0.5, 0)[:2], steps=40, folds=4, batch_size=32)
     assert len(seen) == 4
     for fold in seen:
