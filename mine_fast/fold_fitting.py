@@ -122,7 +122,8 @@ def _fit_given(mine: DVLoss, fold: Fold) -> FoldFit:
     history = _train(loss, rows, fold, fold.report)
     score = _scorer(loss)
     level = free_level(loss, score, rows, fold.train[:LEVEL_ROWS_TO_READ])
-    return FoldFit(critic, loss.log_ema, history, *_scores(score, rows, fold, level))
+    scores, train_scores = (read(score, rows, fold, level) for read in (_held_out, _trained_on))
+    return FoldFit(critic, loss.log_ema, history, scores, train_scores)
 
 
 def _critic_on_rows(loss: DVLoss, fold: Fold) -> tuple[nn.Module, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]]:
@@ -168,7 +169,8 @@ def _fit_stack(mine: DVLoss, fold: Fold) -> FoldFit:
         read_by_all = features.map(critic.with_factors)
     log_ema = _weigh(critic, read_by_all, fold)
     history = max(histories, key=lambda h: max(h.validation))
-    return FoldFit(critic, log_ema, history, *_scores(critic.score, read_by_all, fold))
+    scores, train_scores = (scored(critic.score, read_by_all, fold) for scored in (_held_out, _trained_on))
+    return FoldFit(critic, log_ema, history, scores, train_scores)
 
 
 def _weigh(critic: StackedCritic, rows: PairSource, fold: Fold) -> Tensor:
@@ -195,20 +197,25 @@ def _train(loss: DVLoss, rows: PairSource, fold: Fold, report: Callable[[int, fl
         return train_critic(loss, _scorer(loss), rows, fold.train, fold.validation, settings, fold.seed, report)
 
 
-def _scores(
+def _held_out(
     score: Callable[[Tensor, Tensor], Tensor],
     rows: PairSource,
     fold: Fold,
     level: Callable[[Tensor], Tensor] | None = None,
-) -> tuple[HeldOutScores, HeldOutScores]:
-    """Scores of the held-out rows, and of training rows to compare them with."""
+) -> HeldOutScores:
     # A million pairs settle the marginal term; fewer than 20 shuffles leave it noisy, 199 are enough to test with.
     shuffles = fold.settings.evaluation_shuffles or min(199, max(20, 1_000_000 // len(fold.source)))
-    trained_on = fold.train[: fold.held_out.numel()]
-    return (
-        held_out_scores(score, rows, fold.held_out, fold.seed, shuffles, level),
-        held_out_scores(score, rows, trained_on, fold.seed, min(shuffles, TRAIN_SHUFFLES), level),
-    )
+    return held_out_scores(score, rows, fold.held_out, fold.seed, shuffles, level)
+
+
+def _trained_on(
+    score: Callable[[Tensor, Tensor], Tensor],
+    rows: PairSource,
+    fold: Fold,
+    level: Callable[[Tensor], Tensor] | None = None,
+) -> HeldOutScores:
+    """Of as many rows as are held out: what is read off them depends on how many they are."""
+    return held_out_scores(score, rows, fold.train[: fold.held_out.numel()], fold.seed, TRAIN_SHUFFLES, level)
 
 
 def _scorer(loss: DVLoss) -> Callable[[Tensor, Tensor], Tensor]:

@@ -66,7 +66,7 @@ def test_held_out_rows_train_and_select_nothing(monkeypatch, restore_threads):
 
     seen = []
     true_prepare, true_train = fold_fitting.Fold.fitting_rows, fold_fitting.train_critic
-    true_weigh, true_scores = fold_fitting._weigh, fold_fitting._scores
+    true_weigh, true_held_out = fold_fitting._weigh, fold_fitting._held_out
 
     def prepare(fold):
         seen.append({"used": set(fold.train.tolist())})
@@ -81,14 +81,14 @@ def test_held_out_rows_train_and_select_nothing(monkeypatch, restore_threads):
         seen[-1]["used"].update(fold.validation.tolist())
         return true_weigh(critic, features, fold)
 
-    def scores(score, rows, fold, *rest):
+    def held_out(score, rows, fold, *rest):
         seen[-1]["held_out"] = set(fold.held_out.tolist())
-        return true_scores(score, rows, fold, *rest)
+        return true_held_out(score, rows, fold, *rest)
 
     monkeypatch.setattr(fold_fitting.Fold, "fitting_rows", prepare)
     monkeypatch.setattr(fold_fitting, "train_critic", train)
     monkeypatch.setattr(fold_fitting, "_weigh", weigh)
-    monkeypatch.setattr(fold_fitting, "_scores", scores)
+    monkeypatch.setattr(fold_fitting, "_held_out", held_out)
     torch.set_num_threads(1)  # one fold after the other
     mine_fast.estimate(*gaussian(203, 0.5, 0)[:2], steps=40, folds=4, batch_size=32)
     assert len(seen) == 4
