@@ -15,6 +15,7 @@ from mine_fast.cli import main
 from mine_fast.clustering import average_linkage
 from mine_fast.column_pairs import SINGLE_COLUMNS
 from mine_fast.multiple_testing import q_values
+from mine_fast.training import default_steps
 from mine_fast.variables import table_variables
 
 QUICK = dict(steps=15, folds=2, evaluate_every=5, batch_size=64)
@@ -95,7 +96,7 @@ def test_defaults_of_single_columns_and_of_groups(monkeypatch):
     for settings in ({}, {"steps": 7}):
         with pytest.raises(Caught):
             mine_fast.pairwise(x, groups, folds=2, **settings)
-    defaults = mine_fast.TrainingSettings().steps
+    defaults = default_steps(60)
     networks = seen[3] // (2 * 7)
     assert seen[:3] == [2 * networks * steps for steps in (SINGLE_COLUMNS["steps"], defaults, defaults)]
     assert seen[3:] == [2 * networks * 7] * 3
