@@ -8,7 +8,7 @@ The other ways:
   batch (ReLU 100-100, 500 rows) and with ours (64-64-64, 256 rows),
 - K critics in one by torch.func.stack_module_state and vmap (64-64-64, 256 rows).
 
-All make as many optimiser steps for each pair, folds times networks times 600. Ours also scores the held-out rows,
+All make as many optimiser steps for each pair, folds times networks times 424. Ours also scores the held-out rows,
 finds their standard error and tests; the others only step. A loop's time is that of at most 8 pairs, times K over
 those; a baseline's step is timed over a few hundred and multiplied. The contenders take turns in every round.
 """
@@ -30,7 +30,7 @@ from torch import Tensor, nn
 import mine_fast
 from mine_fast.cross_fitting import steps_of
 from mine_fast.steps import epoch_batches
-from mine_fast.training import TrainingSettings
+from mine_fast.training import TrainingSettings, default_steps
 
 ROWS = 2000
 RHO = 0.7
@@ -133,7 +133,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    steps = steps_of(mine_fast.MINE(seed=0), TrainingSettings())
+    steps = steps_of(mine_fast.MINE(seed=0), TrainingSettings(steps=default_steps(ROWS)))
     rows: list[dict[str, Any]] = []
     for count in options.pairs:
         pairs = [gaussian(seed) for seed in range(count)]

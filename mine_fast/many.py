@@ -234,7 +234,7 @@ def estimate_many(
 
     def tasks() -> Iterator[Task[Training | MIResult]]:
         for index, pair in enumerate(iterator):
-            if isinstance(pair, Dataset | DataLoader | PairSource):
+            if _is_dataset(pair):
                 yield from request.tasks(pair, None)
             elif not _is_pair(pair):
                 message = f"pairs[{index}] must be (x, y), got {describe(pair)}"
@@ -242,10 +242,17 @@ def estimate_many(
             else:
                 yield from request.tasks(*pair)
 
-    steps = sum(request.steps(pair[0]) for pair in pairs if _is_pair(pair)) if isinstance(pairs, Sequence) else None
+    steps = None
+    if isinstance(pairs, Sequence):
+        x_sides = [pair if _is_dataset(pair) else pair[0] for pair in pairs if _is_dataset(pair) or _is_pair(pair)]
+        steps = sum(map(request.steps, x_sides))
     with ordinary_autograd():
         found = run_tasks(tasks(), max_memory=limit, steps=steps, progress=progress, keep_going=True)
     return estimates_of(found, n_seeds)
+
+
+def _is_dataset(pair: Any) -> bool:
+    return isinstance(pair, Dataset | DataLoader | PairSource)
 
 
 def _is_pair(pair: Any) -> bool:

@@ -96,7 +96,7 @@ def test_defaults_of_single_columns_and_of_groups(monkeypatch):
     for settings in ({}, {"steps": 7}):
         with pytest.raises(Caught):
             mine_fast.pairwise(x, groups, folds=2, **settings)
-    defaults = default_steps(len(x))
+    defaults = default_steps(60)
     networks = seen[3] // (2 * 7)
     assert seen[:3] == [2 * networks * steps for steps in (SINGLE_COLUMNS["steps"], defaults, defaults)]
     assert seen[3:] == [2 * networks * 7] * 3
