@@ -5,6 +5,8 @@
 #include <cmath>
 #include <string>
 
+#include "all_pairs_step.h"
+
 namespace mine_fast::engine {
 
 Engine::Engine(Network layout, Loss loss, double alpha, uint64_t seed)
@@ -27,12 +29,18 @@ StepState Engine::state(int64_t rows, int64_t batch) const {
 
 int64_t Engine::threads_of(int64_t requested, int64_t batch, int64_t shuffles) const {
   if (requested > 0) return std::min(requested, batch);
-  const double pairs = static_cast<double>(1 + shuffles) * static_cast<double>(batch);
+  const int64_t partners = shuffles == kAllPairs ? batch : 1 + shuffles;
+  const double pairs = static_cast<double>(partners) * static_cast<double>(batch);
   const double rows = 2.0 * static_cast<double>(batch * network.layers[0].in * network.layers[0].width);
   return threads_for(pairs * static_cast<double>(network.multiply_adds_per_pair()) + rows, batch);
 }
 
-void Engine::update(Step& step, float scale, const TrainOptions& options, double rate) {
+std::unique_ptr<BatchStep> Engine::make_step(int64_t batch, int64_t shuffles, ThreadPool& pool) const {
+  if (shuffles == kAllPairs) return std::make_unique<AllPairsStep>(network, *kernels, batch, loss_, alpha_, pool);
+  return std::make_unique<Step>(network, *kernels, batch, shuffles, loss_, alpha_, pool);
+}
+
+void Engine::update(BatchStep& step, float scale, const TrainOptions& options, double rate) {
   float* gradient = step.gradient();
   double factor = scale;
   if (std::isfinite(options.max_grad_norm)) {
@@ -63,15 +71,15 @@ int64_t Engine::train(const Data& data, const TrainOptions& options, double* los
                       const Poll& poll) {
   const int64_t batch = std::min(options.batch_size, data.rows);
   ThreadPool pool(threads_of(options.threads, batch, options.shuffles));
-  Step step(network, *kernels, batch, options.shuffles, loss_, alpha_, pool);
+  const std::unique_ptr<BatchStep> step = make_step(batch, options.shuffles, pool);
   for (int64_t s = 0; s < options.steps; ++s) {
     const StepState now = state(data.rows, batch);
-    const Step::Result result = step.compute(data, parameters.data(), now, poll);
+    const BatchStep::Result result = step->compute(data, parameters.data(), now, poll);
     if (!std::isfinite(result.term.loss) || !std::isfinite(result.scale))
       throw Divergence("the loss became " + std::to_string(result.term.loss) + " in step " + std::to_string(s) +
                        " of this run (step " + std::to_string(offset) +
                        " of the engine); the state before that step is kept");
-    update(step, result.scale, options, options.learning_rates[s]);
+    update(*step, result.scale, options, options.learning_rates[s]);
     losses[s] = result.term.loss;
     log_ema = result.term.log_ema;
     ++offset;
@@ -86,10 +94,10 @@ DvTerm<double> Engine::gradient(const Data& data, int64_t batch_size, int64_t sh
                                 const Poll& poll) {
   const int64_t batch = std::min(batch_size, data.rows);
   ThreadPool pool(threads_of(threads, batch, shuffles));
-  Step step(network, *kernels, batch, shuffles, loss_, alpha_, pool);
-  const Step::Result result = step.compute(data, parameters.data(), state(data.rows, batch), poll);
-  kernels->scale(step.gradient(), network.size, result.scale);
-  network.to_flat(step.gradient(), flat);
+  const std::unique_ptr<BatchStep> step = make_step(batch, shuffles, pool);
+  const BatchStep::Result result = step->compute(data, parameters.data(), state(data.rows, batch), poll);
+  kernels->scale(step->gradient(), network.size, result.scale);
+  network.to_flat(step->gradient(), flat);
   return result.term;
 }
 

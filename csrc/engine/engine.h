@@ -14,6 +14,7 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <stdexcept>
 #include <vector>
 
@@ -31,10 +32,12 @@ class Divergence : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+constexpr int64_t kAllPairs = 0;  // in the place of a number of shuffles
+
 struct TrainOptions {
   int64_t steps;
   int64_t batch_size;
-  int64_t shuffles;
+  int64_t shuffles;              // kAllPairs: all other rows as marginal partners
   const double* learning_rates;  // [steps]
   double beta1, beta2, eps, weight_decay;
   bool decoupled;        // AdamW's decay
@@ -74,7 +77,8 @@ class Engine {
  private:
   StepState state(int64_t rows, int64_t batch) const;
   int64_t threads_of(int64_t requested, int64_t batch, int64_t shuffles) const;
-  void update(Step& step, float scale, const TrainOptions& options, double rate);
+  std::unique_ptr<BatchStep> make_step(int64_t batch, int64_t shuffles, ThreadPool& pool) const;
+  void update(BatchStep& step, float scale, const TrainOptions& options, double rate);
 
   const Loss loss_;
   const double alpha_;

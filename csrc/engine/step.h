@@ -20,6 +20,7 @@
 #include "inputs.h"
 #include "kernels.h"
 #include "network.h"
+#include "prepared_weights.h"
 #include "threads.h"
 #include "tile.h"
 
@@ -40,19 +41,28 @@ struct StepState {
   double log_ema;
 };
 
-class Step {
+// The gradient of a batch, by whatever pairs.
+class BatchStep {
  public:
-  Step(const Network& network, const Kernels& kernels, int64_t batch, int64_t shuffles, Loss loss, double alpha,
-       ThreadPool& pool);
-
   struct Result {
     DvTerm<double> term;
     float scale;  // the gradient is scale * gradient()
   };
+  virtual ~BatchStep() = default;
   // `poll` is called now and then on the calling thread and may throw.
-  Result compute(const Data& data, const float* parameters, const StepState& state, const std::function<void()>& poll);
+  virtual Result compute(const Data& data, const float* parameters, const StepState& state,
+                         const std::function<void()>& poll) = 0;
+  virtual float* gradient() = 0;  // padded layout, times 1 / scale
+};
 
-  float* gradient() { return workers_[0]->gradient.data(); }  // padded layout, times 1 / scale
+class Step : public BatchStep {
+ public:
+  Step(const Network& network, const Kernels& kernels, int64_t batch, int64_t shuffles, Loss loss, double alpha,
+       ThreadPool& pool);
+
+  Result compute(const Data& data, const float* parameters, const StepState& state,
+                 const std::function<void()>& poll) override;
+  float* gradient() override { return workers_[0]->gradient.data(); }
 
  private:
   // A thread's share: pairs of the slots [begin, end) of x.
@@ -76,7 +86,6 @@ class Step {
 
   void gather(const Data& data, const StepState& state);
   void poll();
-  void prepare_weights(const float* parameters);
   template <typename Body>
   void for_each_tile(Worker& worker, int64_t shift, int64_t first_pair, Body&& body);
   void marginal_tile(Worker& worker, const float* scores, int64_t rows, bool set, float guess);
@@ -98,7 +107,8 @@ class Step {
   Buffer<int64_t> row_of_slot_;    // [B]
   Buffer<float> x_part_, y_part_;  // [B, stride], bias in x_part
   Buffer<float> x_rows_;           // [B, stride], gradient of x_part
-  Buffer<float> transposed_, tables_, zeros_;
+  Buffer<float> zeros_;
+  PreparedWeights prepared_;
   StepWeights weights_{};
   NoiseKey noise_{};
   bool has_noise_ = false;
