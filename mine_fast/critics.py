@@ -9,7 +9,7 @@ call on all pairs; anything else (batch normalisation, a function) is called for
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,17 @@ from mine_fast import ops
 from mine_fast.modules import is_plain
 from mine_fast.noise import GaussianNoise
 
-__all__ = ["activation_code", "call_critic", "critic_layers", "paired_scores"]
+__all__ = [
+    "activation_code",
+    "call_critic",
+    "check_layer_dtype",
+    "check_width",
+    "critic_layers",
+    "explaining",
+    "paired_scores",
+]
+
+Result = TypeVar("Result")
 
 #: Activation modules that the paired first layer computes, with the name and slope to pass it.
 _ACTIVATIONS: dict[type[nn.Module], Callable[..., tuple[str, float]]] = {
@@ -58,7 +68,7 @@ def call_critic(critic: Callable[..., Tensor], method: str | None, x: Tensor, y:
         ValueError: the critic does not fit the widths or device of x and y, or gives more or less than one score a row.
         TypeError: the critic has another dtype than x and y.
     """
-    return _explaining(_call_critic, critic, method, x, y)
+    return explaining(_call_critic, critic, method, x, y)
 
 
 def _call_critic(critic: Callable[..., Tensor], method: str | None, x: Tensor, y: Tensor) -> Tensor:
@@ -75,9 +85,9 @@ _MISFITS: dict[str, type[Exception]] = {
 }
 
 
-def _explaining(
-    route: Callable[..., Tensor], critic: Any, method: str | None, x: Tensor, y: Tensor, *rest: Any
-) -> Tensor:
+def explaining(
+    route: Callable[..., Result], critic: Any, method: str | None, x: Tensor, y: Tensor, *rest: Any
+) -> Result:
     """Run a route, turning torch's error about a misfit into one that names T and the data."""
     if torch.compiler.is_compiling():  # a graph has no place for the handler
         return route(critic, method, x, y, *rest)
@@ -109,6 +119,12 @@ def check_width(first: nn.Linear, x_width: int, y_width: int) -> None:
         )
 
 
+def check_layer_dtype(layer: nn.Linear, x: Tensor) -> None:
+    """Refuse rows of another dtype than a layer's, unless autocast sees to it."""
+    if layer.weight.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
+        raise TypeError(f"T does not fit the data: its parameters are {layer.weight.dtype}, x is {x.dtype}")
+
+
 def _described(rows: Tensor) -> str:
     return f"{list(rows.shape)} {rows.dtype} on {rows.device}"
 
@@ -136,7 +152,7 @@ def paired_scores(
     Raises:
         ValueError, TypeError: one row, or a critic that does not fit; see `call_critic`.
     """
-    return _explaining(_paired_scores, critic, method, x, y, key, shuffles)
+    return explaining(_paired_scores, critic, method, x, y, key, shuffles)
 
 
 def _paired_scores(
@@ -153,8 +169,7 @@ def _paired_scores(
     if not isinstance(first, nn.Linear):
         return _one_score_per_row(layers(ops.pair(x, y, key, shuffles)), (1 + shuffles) * rows)
     check_width(first, x.shape[1], y.shape[1])
-    if first.weight.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
-        raise TypeError(f"T does not fit the data: its parameters are {first.weight.dtype}, x is {x.dtype}")
+    check_layer_dtype(first, x)
     activation, slope, rest = "identity", 0.0, 1
     if len(layers) > 1 and type(layers[1]) in _ACTIVATIONS:
         (activation, slope), rest = _ACTIVATIONS[type(layers[1])](layers[1]), 2

@@ -8,7 +8,6 @@ back in the module, and the optimiser's moments in the optimiser, so that a user
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,13 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from mine_fast.bounds import fused_name
-from mine_fast.critics import activation_code, check_width, critic_layers
+from mine_fast.critics import check_width, critic_layers
+from mine_fast.layer_stack import Stack, read_stack
 from mine_fast.loss import DVLoss
 from mine_fast.modules import has_parameter_hooks, is_plain
-from mine_fast.noise import GaussianNoise
 from mine_fast.ops import LOSSES
 
-__all__ = ["EngineCritic", "optimizer_obstacle", "use_engine"]
+__all__ = ["EngineCritic", "critic_obstacle", "engine_rows", "engine_shuffles", "optimizer_obstacle", "use_engine"]
 
 ENGINES = ("auto", "native", "torch")
 
@@ -42,48 +41,6 @@ def use_engine(engine: str, obstacle: str | None) -> bool:
     if engine == "native" and obstacle:
         raise ValueError(f"engine='native' cannot train this: {obstacle}; engine='auto' falls back to torch")
     return engine != "torch" and obstacle is None
-
-
-@dataclass
-class Stack:
-    """What lies between the Linear layers of a critic, an entry for each hidden layer."""
-
-    input_noise: float = 0.0
-    codes: list[int] = field(default_factory=list)
-    slopes: list[float] = field(default_factory=list)
-    noise: list[float] = field(default_factory=list)
-
-
-def read_stack(layers: nn.Sequential) -> Stack | str:
-    """[noise], then Linear, [activation], [noise] any number of times, then Linear; or why it is not that."""
-    stack = Stack()
-    before: type[nn.Module] | None = None
-    for module in layers:
-        kind = type(module)
-        if isinstance(module, nn.Linear):
-            if module.bias is None:
-                return "a Linear layer of T has no bias"
-            stack.codes.append(0)
-            stack.slopes.append(0.0)
-            stack.noise.append(0.0)
-        elif isinstance(module, GaussianNoise) and before is not GaussianNoise:
-            if stack.noise:
-                stack.noise[-1] = module.std
-            else:
-                stack.input_noise = module.std
-        elif before is nn.Linear and (code := activation_code(module)) is not None:
-            stack.codes[-1], stack.slopes[-1] = code
-        else:
-            return (
-                f"T has {kind.__name__} where the engine knows Linear, one activation after it, and GaussianNoise "
-                "after that or in front"
-            )
-        before = kind
-    if before is not nn.Linear or layers[-1].out_features != 1:
-        return "T does not end in a Linear layer with one output"
-    if len(stack.codes) == 1:
-        return "T has no hidden layer"
-    return Stack(stack.input_noise, stack.codes[:-1], stack.slopes[:-1], stack.noise[:-1])
 
 
 def critic_obstacle(mine: DVLoss) -> str | None:
@@ -223,6 +180,6 @@ def engine_rows(samples: Tensor) -> np.ndarray:
     return samples.detach().float().contiguous().numpy()
 
 
-def allowed_threads() -> int:
-    """What to tell the engine: one thread if torch is set to one, else 0, by the work of a step."""
-    return 1 if torch.get_num_threads() == 1 else 0
+def engine_shuffles(mine: DVLoss) -> int:
+    """The engine's number of shuffles of a loss module; 0 is all pairs."""
+    return 0 if mine.marginals == "all" else mine.shuffles
