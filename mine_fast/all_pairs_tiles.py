@@ -37,6 +37,21 @@ def all_pairs(
     with_gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The op of csrc/library.cpp; call it below autograd."""
+    with torch.autocast(x_part.device.type, enabled=False):
+        return _all_pairs(x_part, y_part, later, activations, slopes, log_ema, alpha, loss, with_gradient)
+
+
+def _all_pairs(
+    x_part: Tensor,
+    y_part: Tensor,
+    later: Sequence[Tensor],
+    activations: Sequence[int],
+    slopes: Sequence[float],
+    log_ema: Tensor,
+    alpha: float,
+    loss: int,
+    with_gradient: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     rows = x_part.shape[0]
     critic = _Critic(x_part, y_part, later, [ACTIVATIONS[code] for code in activations], slopes)
     joint, row_levels = [], []

@@ -206,7 +206,7 @@ def _activations(
     return [ACTIVATIONS.index(name) for name in names], [float(value) for value in slopes]
 
 
-@torch.library.impl("mine_fast::all_pairs", "CompositeExplicitAutograd")
+@torch.library.impl("mine_fast::all_pairs", "CPU")
 def _(
     x_part: Tensor,
     y_part: Tensor,
@@ -218,24 +218,10 @@ def _(
     loss: int,
     with_gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    arguments = (later, activations, slopes, log_ema, alpha, loss, with_gradient)
-    if x_part.dtype == torch.float32 and x_part.device.type == "cpu":
-        return _by_engine(x_part, y_part, *arguments)
-    with torch.autocast(x_part.device.type, enabled=False):
-        return all_pairs_tiles.all_pairs(x_part, y_part, *arguments)
-
-
-def _by_engine(
-    x_part: Tensor,
-    y_part: Tensor,
-    later: list[Tensor],
-    activations: list[int],
-    slopes: list[float],
-    log_ema: Tensor,
-    alpha: float,
-    loss: int,
-    with_gradient: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    if x_part.dtype != torch.float32:  # which is all that the engine computes in
+        return all_pairs_tiles.all_pairs(
+            x_part, y_part, later, activations, slopes, log_ema, alpha, loss, with_gradient
+        )
     from mine_fast import _engine
 
     hidden = [bias.numel() for bias in (x_part[0], *later[1:-2:2])]
@@ -259,11 +245,6 @@ def _by_engine(
 
 def _array(rows: Tensor) -> np.ndarray:
     return rows.detach().contiguous().numpy()
-
-
-@torch.library.impl("mine_fast::all_pairs_backward", "CompositeExplicitAutograd")
-def _(grad: Tensor, gradient: Tensor) -> Tensor:
-    return grad * gradient
 
 
 @torch.library.register_fake("mine_fast::all_pairs")
