@@ -73,8 +73,7 @@ def js_loss(scores: Tensor, joint_rows: int) -> Tensor:
     tensor(-2.)
     """
     joint, marginal = _joint_and_marginal(scores, joint_rows)
-    value = torch.exp(_log_mean_exp(marginal)) - 1 - joint.mean()
-    return _with_gradient_of(value, _cross_entropy(joint, marginal))
+    return trained_as_classifier(joint, torch.exp(_log_mean_exp(marginal)) - 1, -F.logsigmoid(-marginal).mean())
 
 
 def smile_loss(scores: Tensor, joint_rows: int, clip: float = 5.0) -> Tensor:
@@ -108,8 +107,7 @@ def smile_loss(scores: Tensor, joint_rows: int, clip: float = 5.0) -> Tensor:
     """
     check_clip(clip)
     joint, marginal = _joint_and_marginal(scores, joint_rows)
-    value = _log_mean_exp(marginal.clamp(-clip, clip)) - joint.mean()
-    return _with_gradient_of(value, _cross_entropy(joint, marginal))
+    return trained_as_classifier(joint, _log_mean_exp(marginal.clamp(-clip, clip)), -F.logsigmoid(-marginal).mean())
 
 
 def infonce_loss(scores: Tensor, joint_rows: int) -> Tensor:
@@ -155,6 +153,19 @@ def check_clip(clip: object) -> None:
         raise ValueError(f"clip must be above 0, got {clip}")
 
 
+def trained_as_classifier(joint: Tensor, marginal_value: Tensor, marginal_softplus: Tensor) -> Tensor:
+    """The value marginal_value - mean(joint) with the gradient of the cross-entropy that `js_loss` trains on.
+
+    Args:
+        joint: [N], scores.
+        marginal_value: [], of the marginal scores.
+        marginal_softplus: [], their mean softplus, as -logsigmoid(-t): `F.softplus` would be linear from 20 on.
+    """
+    value = marginal_value - joint.mean()
+    objective = marginal_softplus - F.logsigmoid(joint).mean()
+    return value.detach() + (objective - objective.detach())
+
+
 def _joint_and_marginal(scores: Tensor, joint_rows: int) -> tuple[Tensor, Tensor]:
     """Joint [N] and marginal [M] scores in the dtype of the sums."""
     check_floating(scores=scores)
@@ -170,13 +181,3 @@ def _joint_and_marginal(scores: Tensor, joint_rows: int) -> tuple[Tensor, Tensor
 def _log_mean_exp(scores: Tensor) -> Tensor:
     """Over the leading dimension."""
     return torch.logsumexp(scores, 0) - math.log(scores.shape[0])
-
-
-def _cross_entropy(joint: Tensor, marginal: Tensor) -> Tensor:
-    """Mean softplus(-joint) + mean softplus(marginal); `F.softplus` would be linear from 20 on."""
-    return -F.logsigmoid(joint).mean() - F.logsigmoid(-marginal).mean()
-
-
-def _with_gradient_of(value: Tensor, objective: Tensor) -> Tensor:
-    """`value`, with the derivatives of `objective`."""
-    return value.detach() + (objective - objective.detach())

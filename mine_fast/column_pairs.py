@@ -39,6 +39,7 @@ def pairwise(
     loss: str = "mine",
     alpha: float = 0.01,
     clip: float = 5.0,
+    marginals: str = "shuffle",
     seed: int = 0,
     device: torch.device | str | None = None,
     progress: Progress | None = None,
@@ -62,6 +63,7 @@ def pairwise(
         loss: see `MINE`.
         alpha: see `MINE`.
         clip: see `MINE`.
+        marginals: see `MINE`.
         seed: of every pair.
         device: where to compute; None: where the data is.
         progress: called as progress(steps done, steps in all, latest validation bound of some pair).
@@ -88,7 +90,7 @@ def pairwise(
     rows = len(variables[names[0]])
     narrow = {**SINGLE_COLUMNS, "evaluation_shuffles": min(MAX_SHUFFLES, max(20, 1_000_000 // rows))}
     given = {name: value for name, value in settings.items() if value is not None}
-    common = (loss, alpha, clip, seed, n_seeds, device)
+    common = (loss, alpha, clip, marginals, seed, n_seeds, device)
     requests = {True: make_request(*common, {**narrow, **given}), False: make_request(*common, given)}
     pairs = list(itertools.combinations(range(len(names)), 2))
 

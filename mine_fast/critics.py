@@ -9,7 +9,7 @@ call on all pairs; anything else (batch normalisation, a function) is called for
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,19 @@ from mine_fast.modules import is_plain
 from mine_fast.noise import GaussianNoise
 from mine_fast.separable import SeparableCritic
 
-__all__ = ["activation_code", "all_scores", "call_critic", "critic_layers", "paired_scores", "scores_all_pairs"]
+__all__ = [
+    "activation_code",
+    "all_scores",
+    "call_critic",
+    "check_layer_dtype",
+    "check_width",
+    "critic_layers",
+    "explaining",
+    "paired_scores",
+    "scores_all_pairs",
+]
+
+Result = TypeVar("Result")
 
 #: Activation modules that the paired first layer computes, with the name and slope to pass it.
 _ACTIVATIONS: dict[type[nn.Module], Callable[..., tuple[str, float]]] = {
@@ -64,7 +76,7 @@ def call_critic(critic: Callable[..., Tensor], method: str | None, x: Tensor, y:
         ValueError: the critic does not fit the widths or device of x and y, or gives more or less than one score a row.
         TypeError: the critic has another dtype than x and y.
     """
-    return _explaining(_call_critic, critic, method, x, y)
+    return explaining(_call_critic, critic, method, x, y)
 
 
 def _call_critic(critic: Callable[..., Tensor], method: str | None, x: Tensor, y: Tensor) -> Tensor:
@@ -81,9 +93,9 @@ _MISFITS: dict[str, type[Exception]] = {
 }
 
 
-def _explaining(
-    route: Callable[..., Tensor], critic: Any, method: str | None, x: Tensor, y: Tensor, *rest: Any
-) -> Tensor:
+def explaining(
+    route: Callable[..., Result], critic: Any, method: str | None, x: Tensor, y: Tensor, *rest: Any
+) -> Result:
     """Run a route, turning torch's error about a misfit into one that names T and the data."""
     if torch.compiler.is_compiling():  # a graph has no place for the handler
         return route(critic, method, x, y, *rest)
@@ -113,6 +125,12 @@ def check_width(first: nn.Linear, *widths: int) -> None:
         raise ValueError(f"T does not fit the data: its first layer reads {first.in_features} columns, {read}")
 
 
+def check_layer_dtype(layer: nn.Linear, x: Tensor) -> None:
+    """Refuse rows of another dtype than a layer's, unless autocast sees to it."""
+    if layer.weight.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
+        raise TypeError(f"T does not fit the data: its parameters are {layer.weight.dtype}, x is {x.dtype}")
+
+
 def _described(rows: Tensor) -> str:
     return f"{list(rows.shape)} {rows.dtype} on {rows.device}"
 
@@ -130,7 +148,7 @@ def all_scores(critic: SeparableCritic, x: Tensor, y: Tensor) -> Tensor:
     Raises:
         ValueError, TypeError: a critic that does not fit; see `call_critic`.
     """
-    return _explaining(lambda critic, method, x, y: critic.all_pairs(x, y), critic, None, x, y)
+    return explaining(lambda critic, method, x, y: critic.all_pairs(x, y), critic, None, x, y)
 
 
 def paired_scores(
@@ -149,7 +167,7 @@ def paired_scores(
     Raises:
         ValueError, TypeError: one row, or a critic that does not fit; see `call_critic`.
     """
-    return _explaining(_paired_scores, critic, method, x, y, key, shuffles)
+    return explaining(_paired_scores, critic, method, x, y, key, shuffles)
 
 
 def _paired_scores(
@@ -166,8 +184,7 @@ def _paired_scores(
     if not isinstance(first, nn.Linear):
         return _one_score_per_row(layers(ops.pair(x, y, key, shuffles)), (1 + shuffles) * rows)
     check_width(first, x.shape[1], y.shape[1])
-    if first.weight.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
-        raise TypeError(f"T does not fit the data: its parameters are {first.weight.dtype}, x is {x.dtype}")
+    check_layer_dtype(first, x)
     activation, slope, rest = "identity", 0.0, 1
     if len(layers) > 1 and type(layers[1]) in _ACTIVATIONS:
         (activation, slope), rest = _ACTIVATIONS[type(layers[1])](layers[1]), 2

@@ -148,6 +148,8 @@ def plan_cross_fit(
         raise ValueError(f"folds must leave at least 4 rows in each, got {settings.folds} folds for {rows} rows")
     flags, degenerate = constants(source, names)
     used = {**dataclasses.asdict(settings), "loss": mine.loss, "alpha": mine.alpha, "clip": mine.clip}
+    if mine.marginals == "all":
+        used |= {"marginals": "all", "shuffles": None}
     if degenerate:
         result = independent_result(rows, flags, seed, used, time.perf_counter() - started)
         return Plan([], lambda fits: CrossFit(result, None, mine.log_ema, [], [], []))

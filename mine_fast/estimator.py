@@ -16,7 +16,7 @@ from mine_fast.data import MINIMUM_ROWS, as_pair, pair_source
 from mine_fast.default_critics import MLPCritic, is_default
 from mine_fast.devices import usable_device
 from mine_fast.errors import DivergenceError
-from mine_fast.loss import DVLoss
+from mine_fast.loss import DVLoss, check_marginals
 from mine_fast.many import estimate_seeds
 from mine_fast.modules import StartingState, in_mode
 from mine_fast.native import critic_obstacle, optimizer_obstacle, use_engine
@@ -45,13 +45,18 @@ class MINE(DVLoss):
         seed: of the marginal pairs, and of `fit`. None draws one from torch's generator, so `torch.manual_seed` covers
             it; `fit` then takes 0.
         clip: marginal scores are clipped to [-clip, clip] in the value of "smile"; no other loss reads it.
+        marginals: "shuffle": `shuffles` derangements of the batch; "all": every row of x with every other row of z,
+            B (B - 1) pairs in place of B times `shuffles`. That is the least noise that a batch can give, at the cost
+            of its scores; memory does not grow with the pairs (see `mine_fast.all_pairs`). The candidates of "infonce"
+            are then all rows of the batch: it ends at log B.
 
     Attributes:
         log_ema: buffer [], the moving average as its logarithm; -inf before the first training batch.
         shuffle_key: buffer int64 [2], (seed, offset) of the next marginal shuffle.
 
     Raises:
-        ValueError: unknown loss or method, alpha outside (0, 1], shuffles below 1, clip not above 0.
+        ValueError: unknown loss, method or marginals, alpha outside (0, 1], shuffles below 1 or beside marginals "all",
+            clip not above 0.
         TypeError: T is not callable.
 
     >>> import torch, mine_fast
@@ -68,7 +73,8 @@ class MINE(DVLoss):
         """The bound on I(X; Z) of these rows, without gradient; leaves `log_ema` and the training shuffles alone.
 
         T is in evaluation mode for it (no dropout, batch normalisation by its running statistics). The number is
-        optimistic on rows that T was trained on; `fit` gives an estimate on held-out rows with its error.
+        optimistic on rows that T was trained on; `fit` gives an estimate on held-out rows with its error. With
+        marginals "all" it takes N (N - 1) scores.
 
         Args:
             x: [N, dx] or [N], array or tensor.
@@ -160,7 +166,8 @@ class MINE(DVLoss):
             self._start = StartingState(self.T)
         steps = iters * max(1, x.shape[0] // batch_size)
         parameters = sum(p.numel() for p in self.parameters())
-        threads = fitting_threads(parameters, (1 + self.shuffles) * min(batch_size, x.shape[0]))
+        batch = min(batch_size, x.shape[0])
+        threads = fitting_threads(parameters, (1 + self.partners(batch)) * batch)
         mode = contextlib.nullcontext() if self.training else in_mode(self, training=True)
         with ordinary_autograd(), threads, mode:
             if native:
@@ -228,6 +235,7 @@ class MINE(DVLoss):
         """
         check_progress(progress)
         seed = as_integer("seed", self._given.get("seed", 0) if seed is None else seed)
+        check_marginals(self.marginals, settings.get("shuffles"))
         if settings.get("shuffles") is None and "shuffles" in self._given:
             settings["shuffles"] = self.shuffles
         if device is not None:
@@ -265,6 +273,7 @@ def estimate(
     loss: str = "mine",
     alpha: float = 0.01,
     clip: float = 5.0,
+    marginals: str = "shuffle",
     seed: int = 0,
     n_seeds: int = 1,
     device: torch.device | str | None = None,
@@ -282,6 +291,7 @@ def estimate(
         loss: see `MINE`.
         alpha: see `MINE`.
         clip: see `MINE`.
+        marginals: see `MINE`.
         seed: of the split, the weights, the batches and the shuffles: the same seed gives the same result.
         n_seeds: how many trainings to average, with the seeds seed, seed + 1, ..., each of which splits and trains
             anew. Of more than one, `stderr` counts how far they differ (`training_spread`, over the root of their
@@ -313,6 +323,7 @@ def estimate(
             loss=loss,
             alpha=alpha,
             clip=clip,
+            marginals=marginals,
             seed=seed,
             n_seeds=n_seeds,
             device=device,
@@ -320,5 +331,5 @@ def estimate(
             settings=settings,
         )
     with ordinary_autograd(), torch.device("cpu"):
-        mine = MINE(loss=loss, alpha=alpha, seed=seed, clip=clip)
+        mine = MINE(loss=loss, alpha=alpha, seed=seed, clip=clip, marginals=marginals)
     return mine.fit(x, y, seed=seed, device=device, progress=progress, **settings)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mine_fast import _library, reference
+from mine_fast import _library, all_pairs_tiles, reference
 from mine_fast.reference import ACTIVATIONS, LOSSES
 
 
@@ -82,6 +82,11 @@ def dv_term_backward(grad: Tensor, scores: Tensor, joint_rows: int, statistics: 
     return torch.cat([joint, weight]).to(scores.dtype)
 
 
+def all_pairs_backward(grad: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient of the loss times that of what it went into."""
+    return grad * gradient
+
+
 _FALLBACKS: dict[str, Callable[..., Any]] = {
     "advance_key": reference.advance_key,
     "shuffle_index": reference.shuffle_index,
@@ -93,7 +98,12 @@ _FALLBACKS: dict[str, Callable[..., Any]] = {
     "paired_first_layer_backward": paired_first_layer_backward,
     "dv_term": dv_term,
     "dv_term_backward": dv_term_backward,
+    "all_pairs": all_pairs_tiles.all_pairs,
+    "all_pairs_backward": all_pairs_backward,
 }
+
+#: Ops whose way on a GPU is plain torch: large products, which it runs well.
+_NO_CUDA_KERNEL = frozenset({"all_pairs", "all_pairs_backward"})
 
 
 @functools.cache
@@ -118,4 +128,5 @@ def _with_warning(function: Callable[..., Any]) -> Callable[..., Any]:
 def register() -> None:
     """Register every fallback; called once, by `mine_fast.ops`."""
     for name, function in _FALLBACKS.items():
-        torch.library.impl(f"mine_fast::{name}", "CompositeExplicitAutograd")(_with_warning(function))
+        registered = function if name in _NO_CUDA_KERNEL else _with_warning(function)
+        torch.library.impl(f"mine_fast::{name}", "CompositeExplicitAutograd")(registered)

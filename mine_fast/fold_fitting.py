@@ -190,10 +190,11 @@ def _weigh(critic: StackedCritic, rows: PairSource, fold: Fold) -> Tensor:
 def _train(loss: DVLoss, rows: PairSource, fold: Fold, report: Callable[[int, float], None]) -> FoldHistory:
     settings = fold.settings
     loss.shuffles = settings.shuffles
+    batch = min(settings.batch_size, fold.train.numel())
     parameters = sum(p.numel() for p in loss.parameters())
     draws = draws_globally(loss, settings.engine)
     seeded = _seeded(fold.seed, loss.log_ema.device) if draws else contextlib.nullcontext()
-    with seeded, fitting_threads(parameters, (1 + settings.shuffles) * settings.batch_size):
+    with seeded, fitting_threads(parameters, (1 + loss.partners(batch)) * batch):
         return train_critic(loss, _scorer(loss), rows, fold.train, fold.validation, settings, fold.seed, report)
 
 

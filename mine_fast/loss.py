@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mine_fast import ops
+from mine_fast.all_pairs import all_pairs_loss
 from mine_fast.batches import as_rows, check_batch, check_marginal
 from mine_fast.bounds import INFONCE_SHUFFLES, LOSSES, check_clip, fused_name, loss_of_scores
 from mine_fast.checks import as_integer
@@ -22,7 +23,17 @@ from mine_fast.ops.dv import check_dv_arguments, dv_term
 
 __all__ = ["DVLoss"]
 
+MARGINALS = ("shuffle", "all")
+
 Self = TypeVar("Self", bound="DVLoss")
+
+
+def check_marginals(marginals: object, shuffles: object) -> None:
+    """Refuse unknown marginals, and a number of shuffles where there are none."""
+    if marginals not in MARGINALS:
+        raise ValueError(f"marginals must be one of {', '.join(MARGINALS)}, got {marginals!r}")
+    if marginals == "all" and shuffles is not None:
+        raise ValueError(f"shuffles must be None with marginals='all', which takes every other row, got {shuffles!r}")
 
 
 class DVLoss(nn.Module):
@@ -35,6 +46,7 @@ class DVLoss(nn.Module):
     alpha: float
     method: str | None
     shuffles: int
+    marginals: str
     clip: float
     log_ema: Tensor
     shuffle_key: Tensor
@@ -52,6 +64,7 @@ class DVLoss(nn.Module):
         shuffles: int | None = None,
         seed: int | None = None,
         clip: float = 5.0,
+        marginals: str = "shuffle",
     ) -> None:
         super().__init__()
         if T is not None and not callable(T):
@@ -64,11 +77,13 @@ class DVLoss(nn.Module):
             raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {loss!r}")
         check_dv_arguments(alpha, fused_name(loss) or "mine")
         check_clip(clip)
+        check_marginals(marginals, shuffles)
         self.T = T
         self.loss = loss
         self.alpha = float(alpha)
         self.clip = float(clip)
         self.method = method
+        self.marginals = marginals
         # What was asked for counts in `fit` too, whose defaults are others.
         self._given = {name: value for name, value in (("shuffles", shuffles), ("seed", seed)) if value is not None}
         default_shuffles = INFONCE_SHUFFLES if loss == "infonce" else 1
@@ -83,7 +98,12 @@ class DVLoss(nn.Module):
     def extra_repr(self) -> str:
         """The settings, for `print(mine)`."""
         clip = f", clip={self.clip:g}" if self.loss == "smile" else ""
-        return f"loss={self.loss!r}, alpha={self.alpha:g}, method={self.method!r}, shuffles={self.shuffles}{clip}"
+        pairs = "marginals='all'" if self.marginals == "all" else f"shuffles={self.shuffles}"
+        return f"loss={self.loss!r}, alpha={self.alpha:g}, method={self.method!r}, {pairs}{clip}"
+
+    def partners(self, rows: int) -> int:
+        """Marginal pairs of each row in a batch of so many."""
+        return rows - 1 if self.marginals == "all" else self.shuffles
 
     def forward(self, x: Tensor, z: Tensor, z_marg: Tensor | None = None) -> Tensor:
         """Minus the bound on I(X; Z) of a batch; minimise it to train T, or anything before x and z.
@@ -94,7 +114,7 @@ class DVLoss(nn.Module):
         Args:
             x: [B, dx] or [B]; more dimensions with method None.
             z: [B, dz] or [B], paired with x row by row.
-            z_marg: [B, dz], samples of z's marginal; None pairs x with derangements of z.
+            z_marg: [B, dz], samples of z's marginal; None pairs x with other rows of z. Not with marginals "all".
 
         Returns:
             0-d tensor in nats, float32 (float64 for float64 scores).
@@ -131,6 +151,12 @@ class DVLoss(nn.Module):
 
         Without a key they are drawn by one that training does not come to.
         """
+        in_one_product = self.training and scores_all_pairs(self.T, self.method)
+        if self.marginals == "all":
+            if z_marg is not None:
+                raise ValueError("z_marg must be None with marginals='all', which pairs x with every other row of z")
+            if not in_one_product:
+                return all_pairs_loss(self.T, self.method, x, z, self.loss, self.clip, self.log_ema, self.alpha)
         if z_marg is None:
             if key is None:
                 key = self.shuffle_key + self._evaluation_shuffle
@@ -141,7 +167,7 @@ class DVLoss(nn.Module):
             shuffles = self.shuffles
             if self.loss == "infonce":  # whose candidates are different rows; a row has no more others than that
                 shuffles = min(shuffles, x.shape[0] - 1)
-            if self.training and scores_all_pairs(self.T, self.method):
+            if in_one_product:
                 scores = all_scores(self.T, x, z)
             else:
                 scores = paired_scores(self.T, self.method, x, z, key, shuffles)

@@ -126,6 +126,7 @@ def make_request(
     loss: str,
     alpha: float,
     clip: float,
+    marginals: str,
     seed: int,
     n_seeds: int,
     device: torch.device | str | None,
@@ -137,7 +138,7 @@ def make_request(
     seed, n_seeds = as_integer("seed", seed), as_integer("n_seeds", n_seeds, least=1)
     seeds = list(range(seed, seed + n_seeds))
     with ordinary_autograd(), torch.device("cpu"):
-        losses: list[DVLoss] = [MINE(loss=loss, alpha=alpha, clip=clip, seed=one) for one in seeds]
+        losses: list[DVLoss] = [MINE(loss=loss, alpha=alpha, clip=clip, marginals=marginals, seed=one) for one in seeds]
     training_settings(settings, rows=0)  # refuses what is no setting
     return Request(losses, seeds, None if device is None else usable_device(device), settings)
 
@@ -162,6 +163,7 @@ def estimate_seeds(
     loss: str,
     alpha: float,
     clip: float,
+    marginals: str,
     seed: int,
     n_seeds: int,
     device: torch.device | str | None,
@@ -170,7 +172,7 @@ def estimate_seeds(
 ) -> MIResult:
     """The work of `estimate(..., n_seeds=2)` and more."""
     check_progress(progress)
-    request = make_request(loss, alpha, clip, seed, n_seeds, device, settings)
+    request = make_request(loss, alpha, clip, marginals, seed, n_seeds, device, settings)
     with ordinary_autograd():
         found = run_tasks(request.tasks(x, y), max_memory=fitting_memory(), steps=request.steps(x), progress=progress)
     return combine_trainings([training for training in found if isinstance(training, Training)])
@@ -184,6 +186,7 @@ def estimate_many(
     loss: str = "mine",
     alpha: float = 0.01,
     clip: float = 5.0,
+    marginals: str = "shuffle",
     seed: int = 0,
     device: torch.device | str | None = None,
     progress: Progress | None = None,
@@ -203,6 +206,7 @@ def estimate_many(
         loss: see `MINE`.
         alpha: see `MINE`.
         clip: see `MINE`.
+        marginals: see `MINE`.
         seed: of every pair.
         device: where to compute; None: where the data is.
         progress: called as progress(steps done, steps in all, latest validation bound of some pair), from this thread;
@@ -229,7 +233,7 @@ def estimate_many(
         iterator = iter(pairs)
     except TypeError:
         raise TypeError(f"pairs must be an iterable of (x, y), got {describe(pairs)}") from None
-    request = make_request(loss, alpha, clip, seed, n_seeds, device, settings)
+    request = make_request(loss, alpha, clip, marginals, seed, n_seeds, device, settings)
     limit = fitting_memory() if max_memory is None else check_max_memory(max_memory)
 
     def tasks() -> Iterator[Task[Training | MIResult]]:

@@ -9,7 +9,6 @@ optimiser, so that a user can go on in torch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,13 +16,21 @@ import torch
 from torch import Tensor, nn
 
 from mine_fast.bounds import fused_name
-from mine_fast.critics import activation_code, check_width, critic_layers, scores_all_pairs
+from mine_fast.critics import check_width, critic_layers, scores_all_pairs
+from mine_fast.layer_stack import Stack, read_critic, read_stack
 from mine_fast.loss import DVLoss
 from mine_fast.modules import has_parameter_hooks, is_plain
-from mine_fast.noise import GaussianNoise
 from mine_fast.ops import LOSSES
 
-__all__ = ["EngineCritic", "network_stacks", "optimizer_obstacle", "use_engine"]
+__all__ = [
+    "EngineCritic",
+    "critic_obstacle",
+    "engine_rows",
+    "engine_shuffles",
+    "network_stacks",
+    "optimizer_obstacle",
+    "use_engine",
+]
 
 ENGINES = ("auto", "native", "torch", "graph")
 
@@ -45,54 +52,6 @@ def use_engine(engine: str, obstacle: str | None) -> bool:
     return engine in ("auto", "native") and obstacle is None
 
 
-@dataclass
-class Stack:
-    """Linear layers and what lies between them, an entry for each; the last is linear.
-
-    Attributes:
-        input_noise: standard deviation of noise in front of the first.
-        widths: outputs of each layer.
-        codes: of the activation behind each.
-        slopes: of the activations.
-        noise: standard deviation of the noise behind each.
-    """
-
-    input_noise: float = 0.0
-    widths: list[int] = field(default_factory=list)
-    codes: list[int] = field(default_factory=list)
-    slopes: list[float] = field(default_factory=list)
-    noise: list[float] = field(default_factory=list)
-
-
-def read_stack(layers: nn.Sequential) -> Stack | str:
-    """[noise], then Linear, [activation], [noise] any number of times, then Linear; or why it is not that."""
-    stack = Stack()
-    before: type[nn.Module] | None = None
-    for module in layers:
-        kind = type(module)
-        if isinstance(module, nn.Linear):
-            if module.bias is None:
-                return "a Linear layer of T has no bias"
-            stack.widths.append(module.out_features)
-            stack.codes.append(0)
-            stack.slopes.append(0.0)
-            stack.noise.append(0.0)
-        elif isinstance(module, GaussianNoise) and before is not GaussianNoise:
-            if stack.noise:
-                stack.noise[-1] = module.std
-            else:
-                stack.input_noise = module.std
-        elif before is nn.Linear and (code := activation_code(module)) is not None:
-            stack.codes[-1], stack.slopes[-1] = code
-        else:
-            return (
-                f"T has {kind.__name__} where the engine knows Linear, one activation after it, and GaussianNoise "
-                "after that or in front"
-            )
-        before = kind
-    return stack if before is nn.Linear else "T does not end in a Linear layer"
-
-
 def network_stacks(mine: DVLoss) -> list[nn.Sequential]:
     """The stacks of layers that the critic of a loss module is: one that reads pairs, or two towers; [] if neither."""
     if scores_all_pairs(mine.T, mine.method):
@@ -102,15 +61,11 @@ def network_stacks(mine: DVLoss) -> list[nn.Sequential]:
 
 
 def _stack_obstacle(stacks: list[nn.Sequential]) -> str | None:
-    read = [read_stack(stack) for stack in stacks]
-    for stack in read:
+    for layers in stacks:
+        stack = read_critic(layers) if len(stacks) == 1 else read_stack(layers)
         if isinstance(stack, str):
             return stack
-        if len(read) == 1 and stack.widths[-1] != 1:
-            return "T does not end in a Linear layer with one output"
-        if len(read) == 1 and len(stack.widths) == 1:
-            return "T has no hidden layer"
-        if len(read) == 2 and (stack.input_noise or any(stack.noise)):
+        if len(stacks) == 2 and (stack.input_noise or any(stack.noise)):
             return "a tower of T has noise"
     return None
 
@@ -254,6 +209,6 @@ def engine_rows(samples: Tensor) -> np.ndarray:
     return samples.detach().float().contiguous().numpy()
 
 
-def allowed_threads() -> int:
-    """What to tell the engine: one thread if torch is set to one, else 0, by the work of a step."""
-    return 1 if torch.get_num_threads() == 1 else 0
+def engine_shuffles(mine: DVLoss) -> int:
+    """The engine's number of shuffles of a loss module; 0 is all pairs."""
+    return 0 if mine.marginals == "all" else mine.shuffles

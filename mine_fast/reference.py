@@ -8,12 +8,22 @@ not. Units are nats.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["ACTIVATIONS", "LOSSES", "bijection", "dv_term", "marginal_shuffle", "pair", "paired_first_layer"]
+__all__ = [
+    "ACTIVATIONS",
+    "LOSSES",
+    "all_pairs",
+    "bijection",
+    "dv_term",
+    "marginal_shuffle",
+    "pair",
+    "paired_first_layer",
+]
 
 #: Losses by name; the position is the code in csrc/log_mean_exp.h.
 LOSSES = ("mine", "mine_biased", "fdiv")
@@ -221,3 +231,28 @@ def dv_term(
         log_normaliser = torch.ones_like(log_normaliser)
     statistics = torch.stack([joint_mean.detach(), batch, log_normaliser])
     return second - joint_mean, log_ema.detach(), statistics
+
+
+def all_pairs(
+    x_part: Tensor,  # [B, h], x Wx^T + b
+    y_part: Tensor,  # [B, h], y Wy^T
+    later: Sequence[Tensor],  # weight [out, in] and bias [out] of every later layer, the last with one output
+    activations: Sequence[str],  # of every hidden layer
+    slopes: Sequence[float],
+    log_ema: Tensor,  # []
+    alpha: float = 0.01,
+    loss: str = "mine",
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`dv_term` of the B joint pairs (i, i) and all B (B - 1) pairs (i, j), j != i: dense, with B^2 activations kept.
+
+    Returns:
+        As `dv_term`.
+    """
+    rows = x_part.shape[0]
+    hidden = activate((x_part[:, None] + y_part).flatten(0, 1), activations[0], slopes[0])  # [B * B, h]
+    hidden_layers = zip(later[:-2:2], later[1:-2:2], activations[1:], slopes[1:], strict=True)
+    for weight, bias, activation, slope in hidden_layers:
+        hidden = activate(F.linear(hidden, weight, bias), activation, slope)
+    scores = F.linear(hidden, later[-2], later[-1]).view(rows, rows)
+    others = ~torch.eye(rows, dtype=torch.bool, device=scores.device)
+    return dv_term(torch.cat([scores.diagonal(), scores[others]]), rows, log_ema, alpha, loss)

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from mine_fast import ops
 from mine_fast.data import PairSource
 from mine_fast.errors import DivergenceError
-from mine_fast.native import EngineCritic, allowed_threads, engine_rows
+from mine_fast.native import EngineCritic, engine_rows, engine_shuffles
 from mine_fast.reference import PASS_STREAM, bijection
+from mine_fast.threads import allowed_threads
 from mine_fast.workers import raise_if_cancelled, still_wanted
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ class NativeSteps:
                 *self.rows,
                 steps=count,
                 batch_size=self.settings.batch_size,
-                shuffles=self.settings.shuffles,
+                shuffles=engine_shuffles(self.critic.mine),
                 learning_rates=self.rates[self.done : self.done + count],
                 weight_decay=self.settings.weight_decay,
                 decoupled=True,
@@ -220,7 +221,7 @@ def optimize_natively(
             engine_rows(y),
             steps=steps,
             batch_size=batch_size,
-            shuffles=mine.shuffles,
+            shuffles=engine_shuffles(mine),
             learning_rates=group["lr"],
             betas=tuple(group["betas"]),
             eps=group["eps"],

@@ -1,11 +1,8 @@
 // The module mine_fast._engine: the engine's class with its buffers as numpy arrays, everything checked on the way in.
 #include <pybind11/functional.h>
-#include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include <atomic>
-#include <chrono>
 #include <cmath>
 #include <memory>
 #include <optional>
@@ -14,44 +11,21 @@
 #include <utility>
 #include <vector>
 
+#include "all_pairs_bindings.h"
+#include "arguments.h"
 #include "concat_critic.h"
 #include "engine.h"
 #include "separable_critic.h"
 
-namespace py = pybind11;
-
 namespace mine_fast::engine {
 namespace {
-
-using FloatArray = py::array_t<float, py::array::c_style>;
-
-std::string described(const py::array& a) {
-  std::string shape;
-  for (py::ssize_t d = 0; d < a.ndim(); ++d) shape += (d ? ", " : "") + std::to_string(a.shape(d));
-  return "an array of " + std::string(py::str(a.dtype())) + " [" + shape + "]";
-}
-
-void require(bool holds, const std::string& message) {
-  if (!holds) throw py::value_error(message);
-}
-
-FloatArray checked_array(const py::object& object, const std::string& name) {
-  if (!py::isinstance<py::array>(object))
-    throw py::type_error(name + " must be a numpy array of float32, got " +
-                         std::string(py::str(py::type::of(object).attr("__name__"))));
-  const auto array = py::reinterpret_borrow<py::array>(object);
-  if (!array.dtype().is(py::dtype::of<float>()) && !array.dtype().equal(py::dtype::of<float>()))
-    throw py::type_error(name + " must be float32, got " + described(array));
-  return py::array_t<float, py::array::c_style | py::array::forcecast>::ensure(array);
-}
 
 // An engine that Python may hold: one call at a time may compute, and properties may be used only between.
 class PyEngine {
  public:
   PyEngine(std::unique_ptr<const Critic> critic, int64_t loss, double alpha, uint64_t seed)
       : engine_(std::move(critic), static_cast<Loss>(loss), alpha, seed) {
-    require(loss >= 0 && loss <= 2, "loss must be 0 (mine), 1 (mine_biased) or 2 (fdiv), got " + std::to_string(loss));
-    require(alpha > 0 && alpha <= 1, "alpha must be in (0, 1], got " + std::to_string(alpha));
+    check_loss(loss, alpha);
   }
 
   Engine& idle() {
@@ -152,7 +126,7 @@ class PyEngine {
 
   static void check_batch(int64_t batch_size, int64_t shuffles, int64_t threads) {
     require(batch_size >= 2, "batch_size must be at least 2, got " + std::to_string(batch_size));
-    require(shuffles >= 1, "shuffles must be at least 1, got " + std::to_string(shuffles));
+    require(shuffles >= 0, "shuffles must be at least 1, or 0 for all pairs, got " + std::to_string(shuffles));
     require(threads >= 0, "threads must not be negative, got " + std::to_string(threads));
   }
 
@@ -166,8 +140,6 @@ class PyEngine {
     return std::vector<double>(array.data(), array.data() + steps);
   }
 
-  // Runs body without the GIL. Signals are looked at every 50 ms, so that Ctrl-C ends it; only the main thread of
-  // Python gets them, elsewhere the look is in vain and harmless.
   template <typename Body>
   void computing(Body&& body) {
     if (busy_.exchange(true)) throw std::runtime_error("this engine is computing in another thread");
@@ -175,15 +147,7 @@ class PyEngine {
       std::atomic<bool>& busy;
       ~Release() { busy = false; }
     } const release{busy_};
-    const py::gil_scoped_release released;
-    auto last = std::chrono::steady_clock::now();
-    body([&last] {
-      const auto now = std::chrono::steady_clock::now();
-      if (now - last < std::chrono::milliseconds(50)) return;
-      const py::gil_scoped_acquire held;
-      if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-      last = std::chrono::steady_clock::now();
-    });
+    without_gil(body);
   }
 
   Engine engine_;
@@ -255,10 +219,12 @@ PYBIND11_MODULE(_engine, m) {
   m.def("activate", &activate, py::arg("values"), py::arg("code"), py::arg("slope"), py::arg("kernel"),
         "(activation, derivative) of values float32 [n], as these kernels compute them.");
 
+  bind_all_pairs(m);
+
   py::class_<PyEngine> type(
       m, "Engine",
-      "Trains a critic T(x, y): a stack of Linear layers on concatenated rows, by the shuffles of "
-      "each batch, or (Engine.separable) the product of two towers, by all pairs of each batch.");
+      "Trains a critic T(x, y): a stack of Linear layers on concatenated rows, by shuffles or all pairs of each batch, "
+      "or (Engine.separable) the product of two towers, by all pairs of each batch.");
   type.def(py::init([](int64_t x_width, int64_t y_width, const std::vector<int64_t>& hidden,
                        const std::vector<int64_t>& activations, const std::vector<float>& slopes,
                        const std::vector<float>& noise, int64_t loss, double alpha, uint64_t seed, float input_noise) {
@@ -292,16 +258,16 @@ PYBIND11_MODULE(_engine, m) {
   def_state(type, "position", &Engine::position, "Rows of this pass already visited.");
   type.def_property_readonly("kernel", &PyEngine::kernel, "Name of the kernels in use.");
   type.def("set_kernel", &PyEngine::set_kernel, py::arg("name"), "Use these kernels.");
-  type.def("train", &PyEngine::train, py::arg("x"), py::arg("y"), py::arg("steps"), py::arg("batch_size"),
-           py::arg("shuffles") = 1, py::arg("learning_rates") = 1e-3,
-           py::arg("betas") = std::pair<double, double>(0.9, 0.999), py::arg("eps") = 1e-8,
-           py::arg("weight_decay") = 0.0, py::arg("decoupled") = false, py::arg("max_grad_norm") = py::none(),
-           py::arg("callback") = py::none(), py::arg("callback_every") = 100, py::arg("threads") = 0,
-           py::arg("averaging") = py::none(),
-           "Make `steps` steps on rows x [n, dx], y [n, dy]; the losses, float64 [steps]. callback(steps made) is "
-           "called every callback_every steps and at the end; if it returns False, the run ends there. averaging: "
-           "decay of the moving "
-           "average of the parameters after each step, or None.");
+  type.def(
+      "train", &PyEngine::train, py::arg("x"), py::arg("y"), py::arg("steps"), py::arg("batch_size"),
+      py::arg("shuffles") = 1, py::arg("learning_rates") = 1e-3,
+      py::arg("betas") = std::pair<double, double>(0.9, 0.999), py::arg("eps") = 1e-8, py::arg("weight_decay") = 0.0,
+      py::arg("decoupled") = false, py::arg("max_grad_norm") = py::none(), py::arg("callback") = py::none(),
+      py::arg("callback_every") = 100, py::arg("threads") = 0, py::arg("averaging") = py::none(),
+      "Make `steps` steps on rows x [n, dx], y [n, dy]; the losses, float64 [steps]. callback(steps made) is "
+      "called every callback_every steps and at the end; if it returns False, the run ends there. shuffles: marginal "
+      "partners of each row, 0: all other rows. averaging: decay of the moving average of the parameters after "
+      "each step, or None.");
   type.def("gradient", &PyEngine::gradient, py::arg("x"), py::arg("y"), py::arg("batch_size"), py::arg("shuffles") = 1,
            py::arg("threads") = 1, "(loss, gradient [P], new log_ema) of the next step, which is not made.");
   type.def("score", &PyEngine::score, py::arg("x"), py::arg("y"), py::arg("averaged") = false,

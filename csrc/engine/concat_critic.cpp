@@ -3,19 +3,23 @@
 #include <algorithm>
 #include <vector>
 
+#include "all_pairs_step.h"
+#include "prepared_weights.h"
 #include "step.h"
 #include "tile.h"
 
 namespace mine_fast::engine {
 
 double ConcatCritic::multiply_adds(int64_t batch, int64_t shuffles) const {
-  const double pairs = static_cast<double>(1 + shuffles) * static_cast<double>(batch);
+  const int64_t partners = shuffles == kAllPairs ? batch : 1 + shuffles;
+  const double pairs = static_cast<double>(partners) * static_cast<double>(batch);
   const double rows = 2.0 * static_cast<double>(batch * network_.layers[0].in * network_.layers[0].width);
   return pairs * static_cast<double>(network_.multiply_adds_per_pair()) + rows;
 }
 
 std::unique_ptr<GradientStep> ConcatCritic::step(const Kernels& kernels, int64_t batch, int64_t shuffles, Loss loss,
                                                  double alpha, ThreadPool& pool) const {
+  if (shuffles == kAllPairs) return std::make_unique<AllPairsStep>(network_, kernels, batch, loss, alpha, pool);
   return std::make_unique<Step>(network_, kernels, batch, shuffles, loss, alpha, pool);
 }
 

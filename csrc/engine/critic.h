@@ -1,5 +1,5 @@
 // What the engine trains: parameters in one padded array, the gradient of a step, and scores. Two kinds: concat_critic.h
-// reads a pair at once and pairs rows by shuffles, separable_critic.h reads x and y apart and scores all pairs.
+// reads a pair at once, separable_critic.h reads x and y apart and scores all pairs of a batch by one product.
 #pragma once
 
 #include <cstdint>
@@ -11,6 +11,8 @@
 #include "threads.h"
 
 namespace mine_fast::engine {
+
+constexpr int64_t kAllPairs = 0;  // in the place of a number of shuffles
 
 struct Data {
   const float* x;  // [n, dx]

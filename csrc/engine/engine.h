@@ -34,7 +34,7 @@ class Divergence : public std::runtime_error {
 struct TrainOptions {
   int64_t steps;
   int64_t batch_size;
-  int64_t shuffles;
+  int64_t shuffles;              // kAllPairs: all other rows as marginal partners
   const double* learning_rates;  // [steps]
   double beta1, beta2, eps, weight_decay;
   bool decoupled;        // AdamW's decay

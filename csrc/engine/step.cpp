@@ -11,17 +11,11 @@ namespace {
 // Beyond this, T - m is brought back by a new reference: weights stay below e^40, far from fp32's end.
 constexpr float kRescaleAbove = 40.f;
 constexpr float kRescaleBelow = -20.f;  // a first tile this far below the guess would lose its small weights
-// Floats of tables that are made once for a step; larger ones would leave the second-level cache, and each tile makes
-// its own, a first-level cache full at a time.
-constexpr int64_t kTablesKept = int64_t{1} << 16;
-constexpr int64_t kFlushTiles = 32;  // fp32 sums of more tiles go through a second level
-constexpr double kDeferred = 1e4;    // largest factor (times M, or its inverse) that is left to the optimiser
+constexpr int64_t kFlushTiles = 32;     // fp32 sums of more tiles go through a second level
+constexpr double kDeferred = 1e4;       // largest factor (times M, or its inverse) that is left to the optimiser
 
-int64_t rows_of_tile(const Network& network, int64_t rows) {
-  int64_t floats = network.max_stride;
-  for (const HiddenLayer& layer : network.layers) floats += layer.stride * (layer.has_masks() ? 1 : 2);
-  // 128 to 256 rows, as many as leave half of a 512 KB cache to the weights.
-  const int64_t most = std::clamp<int64_t>((int64_t{1} << 16) / floats / 64 * 64, 128, 256);
+// Equal tiles for this many rows.
+int64_t equal_tiles(int64_t rows, int64_t most) {
   const int64_t tiles = (rows + most - 1) / most;
   return std::max<int64_t>(4, ((rows + tiles - 1) / tiles + 3) / 4 * 4);
 }
@@ -57,15 +51,11 @@ Step::Step(const Network& network, const Kernels& kernels, int64_t batch, int64_
       x_part_(batch * network.layers[0].stride),
       y_part_(batch * network.layers[0].stride),
       x_rows_(batch * network.layers[0].stride),
-      transposed_(network.transposed),
-      zeros_(network.max_stride) {
-  if (Tile::last_rows_unscaled(network)) {
-    const int64_t size = subset_table_size(network.last().width, network.last().in);
-    if (size <= kTablesKept) tables_.resize(size);
-  }
+      zeros_(network.max_stride),
+      prepared_(network, kernels) {
   for (const HiddenLayer& layer : network.layers) has_noise_ = has_noise_ || layer.noise > 0.f;
   const int64_t threads = pool.size();
-  tile_rows_ = rows_of_tile(network, (batch + threads - 1) / threads);
+  tile_rows_ = equal_tiles((batch + threads - 1) / threads, rows_of_tile(network));
   for (int64_t t = 0; t < threads; ++t) {
     workers_.push_back(std::make_unique<Worker>(network, kernels, tile_rows_, batch));
     workers_[t]->begin = batch * t / threads;
@@ -96,19 +86,6 @@ void Step::gather(const Data& data, const StepState& state) {
   }
   x_.look_for_zeros();
   y_.look_for_zeros();
-}
-
-void Step::prepare_weights(const float* parameters) {
-  for (size_t l = 1; l < network_.layers.size(); ++l) {
-    const HiddenLayer& layer = network_.layers[l];
-    kernels_.transpose(parameters + layer.parameters, layer.in_stride, layer.width, layer.in + 1,
-                       transposed_.data() + layer.transposed, layer.stride);
-  }
-  const HiddenLayer& last = network_.last();
-  if (tables_.size() > 0)
-    kernels_.subset_tables(parameters + last.parameters, last.in_stride, parameters + network_.output, last.width,
-                           last.in, tables_.data());
-  weights_ = {parameters, transposed_.data(), tables_.data()};
 }
 
 template <typename Body>
@@ -249,7 +226,7 @@ Step::Result Step::compute(const Data& data, const float* parameters, const Step
   const HiddenLayer& first = network_.layers[0];
   const MarginalShuffle shuffle(state.seed, state.offset, batch_);
   gather(data, state);
-  prepare_weights(parameters);
+  weights_ = prepared_.of(parameters);
   const float guess = static_cast<float>(loss_ == Loss::kMine ? state.log_ema : -INFINITY);
 
   pool_.run([&](int64_t t) {

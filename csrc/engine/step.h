@@ -19,6 +19,7 @@
 #include "inputs.h"
 #include "kernels.h"
 #include "network.h"
+#include "prepared_weights.h"
 #include "threads.h"
 #include "tile.h"
 
@@ -55,7 +56,6 @@ class Step : public GradientStep {
 
   void gather(const Data& data, const StepState& state);
   void poll();
-  void prepare_weights(const float* parameters);
   template <typename Body>
   void for_each_tile(Worker& worker, int64_t shift, int64_t first_pair, Body&& body);
   void marginal_tile(Worker& worker, const float* scores, int64_t rows, bool set, float guess);
@@ -77,7 +77,8 @@ class Step : public GradientStep {
   Buffer<int64_t> row_of_slot_;    // [B]
   Buffer<float> x_part_, y_part_;  // [B, stride], bias in x_part
   Buffer<float> x_rows_;           // [B, stride], gradient of x_part
-  Buffer<float> transposed_, tables_, zeros_;
+  Buffer<float> zeros_;
+  PreparedWeights prepared_;
   StepWeights weights_{};
   NoiseKey noise_{};
   bool has_noise_ = false;

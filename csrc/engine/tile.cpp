@@ -10,6 +10,12 @@ namespace {
 constexpr double kSparseBelow = 0.75;  // share of set bits at which a sparse product costs as much as a dense one
 }
 
+int64_t rows_of_tile(const Network& network) {
+  int64_t floats = network.max_stride;
+  for (const HiddenLayer& layer : network.layers) floats += layer.stride * (layer.has_masks() ? 1 : 2);
+  return std::clamp<int64_t>((int64_t{1} << 16) / floats / 64 * 64, 128, 256);
+}
+
 Tile::Tile(const Network& network, const Kernels& kernels, int64_t rows, bool backward)
     : network_(network), kernels_(kernels), buffers_(network.layers.size()) {
   int64_t max_width = 0;

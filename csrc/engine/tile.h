@@ -27,6 +27,9 @@ struct Accumulators {
   float* y_rows;    // [B, stride]
 };
 
+// The rows that make a good tile: 128 to 256, as many as leave half of a 512 KB cache to the weights.
+int64_t rows_of_tile(const Network& network);
+
 class Tile {
  public:
   // Without `backward` there is forward alone.

@@ -8,6 +8,7 @@ and the same key gives the same pairs on every device. `mine_fast.reference` say
 from __future__ import annotations
 
 from mine_fast import fallback
+from mine_fast.ops.all_pairs import all_pairs_loss
 from mine_fast.ops.dv import DVTerm, dv_loss, dv_loss_of_scores
 from mine_fast.ops.first_layer import paired_first_layer
 from mine_fast.ops.pairing import pair
@@ -19,6 +20,7 @@ __all__ = [
     "LOSSES",
     "DVTerm",
     "advance_key",
+    "all_pairs_loss",
     "dv_loss",
     "dv_loss_of_scores",
     "marginal_shuffle",

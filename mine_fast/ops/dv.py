@@ -59,20 +59,23 @@ def dv_loss_of_scores(
         raise ValueError(
             f"scores must hold joint and marginal scores, got {scores.numel()} scores with joint_rows={joint_rows}"
         )
-    dtype = torch.float64 if scores.dtype == torch.float64 else torch.float32
-    if log_ema is None:
-        log_ema = torch.full((), -math.inf, dtype=dtype, device=scores.device)
-    elif not isinstance(log_ema, Tensor):
-        raise TypeError(f"log_ema must be a scalar tensor on {scores.device}, got {describe(log_ema)}")
-    elif log_ema.numel() != 1 or log_ema.device != scores.device:
-        raise ValueError(f"log_ema must be a scalar tensor on {scores.device}, got {describe(log_ema)}")
-    if log_ema.dtype != dtype or log_ema.ndim:
-        log_ema = log_ema.to(dtype).reshape(())
+    log_ema = as_log_ema(log_ema, scores.device, torch.float64 if scores.dtype == torch.float64 else torch.float32)
     if scores.ndim != 1:
         scores = scores.reshape(-1)
     value, new_log_ema, statistics = dv_term(scores, joint_rows, log_ema, alpha, loss)
     joint_mean, log_mean_exp, _ = statistics.unbind()
     return DVTerm(value, new_log_ema, joint_mean, log_mean_exp)
+
+
+def as_log_ema(log_ema: object, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The moving average [] in the dtype of the sums; None starts it, -inf."""
+    if log_ema is None:
+        return torch.full((), -math.inf, dtype=dtype, device=device)
+    if not isinstance(log_ema, Tensor):
+        raise TypeError(f"log_ema must be a scalar tensor on {device}, got {describe(log_ema)}")
+    if log_ema.numel() != 1 or log_ema.device != device:
+        raise ValueError(f"log_ema must be a scalar tensor on {device}, got {describe(log_ema)}")
+    return log_ema.to(dtype).reshape(()) if log_ema.dtype != dtype or log_ema.ndim else log_ema
 
 
 def dv_term(scores: Tensor, joint_rows: int, log_ema: Tensor, alpha: float, loss: str) -> tuple[Tensor, Tensor, Tensor]:

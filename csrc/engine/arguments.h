@@ -1,0 +1,58 @@
+// What the functions of `_engine` do with their arguments and with Python's lock.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <chrono>
+#include <string>
+
+namespace mine_fast::engine {
+namespace {
+
+namespace py = pybind11;
+
+using FloatArray = py::array_t<float, py::array::c_style>;
+
+std::string described(const py::array& a) {
+  std::string shape;
+  for (py::ssize_t d = 0; d < a.ndim(); ++d) shape += (d ? ", " : "") + std::to_string(a.shape(d));
+  return "an array of " + std::string(py::str(a.dtype())) + " [" + shape + "]";
+}
+
+void require(bool holds, const std::string& message) {
+  if (!holds) throw py::value_error(message);
+}
+
+FloatArray checked_array(const py::object& object, const std::string& name) {
+  if (!py::isinstance<py::array>(object))
+    throw py::type_error(name + " must be a numpy array of float32, got " +
+                         std::string(py::str(py::type::of(object).attr("__name__"))));
+  const auto array = py::reinterpret_borrow<py::array>(object);
+  if (!array.dtype().is(py::dtype::of<float>()) && !array.dtype().equal(py::dtype::of<float>()))
+    throw py::type_error(name + " must be float32, got " + described(array));
+  return py::array_t<float, py::array::c_style | py::array::forcecast>::ensure(array);
+}
+
+void check_loss(int64_t loss, double alpha) {
+  require(loss >= 0 && loss <= 2, "loss must be 0 (mine), 1 (mine_biased) or 2 (fdiv), got " + std::to_string(loss));
+  require(alpha > 0 && alpha <= 1, "alpha must be in (0, 1], got " + std::to_string(alpha));
+}
+
+// Runs body(poll) without the GIL. Signals are looked at every 50 ms, so that Ctrl-C ends it; only the main thread of
+// Python gets them, elsewhere the look is in vain and harmless.
+template <typename Body>
+void without_gil(Body&& body) {
+  const py::gil_scoped_release released;
+  auto last = std::chrono::steady_clock::now();
+  body([&last] {
+    const auto now = std::chrono::steady_clock::now();
+    if (now - last < std::chrono::milliseconds(50)) return;
+    const py::gil_scoped_acquire held;
+    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+    last = std::chrono::steady_clock::now();
+  });
+}
+
+}  // namespace
+}  // namespace mine_fast::engine

@@ -1,0 +1,164 @@
+"""The loss of a critic on all pairs of a batch, in memory that does not grow with the pairs.
+
+A perceptron that `ops.all_pairs_loss` knows goes through it. Any other critic is called on tiles, some rows of x with
+all rows of y, and what it keeps for the backward is dropped after each tile and made again when its turn comes
+(`torch.utils.checkpoint`, which repeats the random numbers of dropout too): two forwards and one backward of every
+pair. Memory is that of a tile and of the batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from mine_fast.bounds import fused_name, trained_as_classifier
+from mine_fast.critics import call_critic, check_layer_dtype, check_width, critic_layers, explaining
+from mine_fast.layer_stack import read_critic
+from mine_fast.noise import GaussianNoise
+from mine_fast.ops.all_pairs import all_pairs_term
+from mine_fast.ops.dv import dv_term
+
+__all__ = ["all_pairs_loss"]
+
+#: Pairs that a critic is called on at once.
+TILE_PAIRS = 16_384
+
+
+def all_pairs_loss(
+    critic: Callable[..., Tensor],
+    method: str | None,
+    x: Tensor,
+    y: Tensor,
+    loss: str,
+    clip: float,
+    log_ema: Tensor,
+    alpha: float,
+) -> tuple[Tensor, Tensor]:
+    """The loss of the pairs (x_i, y_i) as joint and of all (x_i, y_j), j != i, as marginal ones.
+
+    Args:
+        critic: T(x, y) with method None, T(cat([x, y], 1)) with "concat".
+        method: None or "concat".
+        x: [B, dx]; more dimensions with method None.
+        y: [B, dy].
+        loss: one of `bounds.LOSSES`. The candidates of a row in "infonce" are all rows, its own among them.
+        clip: of "smile".
+        log_ema: moving average [] of "mine".
+        alpha: see `ops.dv_loss`.
+
+    Returns:
+        loss [] and the new log_ema [], in float32 (float64 for float64 scores).
+
+    Raises:
+        ValueError: one row; a critic that does not fit, see `call_critic`, or that normalises over the rows of a call.
+        TypeError: see `call_critic`.
+    """
+    if x.shape[0] < 2:
+        raise ValueError(f"x and z need at least 2 rows: a batch of {x.shape[0]} has no marginal pairs")
+    fused = fused_name(loss)
+    if fused is not None and (layers := _perceptron(critic, method)) is not None:
+        return explaining(_of_perceptron, layers, method, x, y, fused, log_ema, alpha)
+    _check_independent_rows(critic)
+    return explaining(_of_tiles, critic, method, x, y, loss, clip, log_ema, alpha)
+
+
+def _perceptron(critic: object, method: str | None) -> nn.Sequential | None:
+    """The layers of a critic that the op computes as it is now: noise draws numbers only in training mode."""
+    layers = critic_layers(critic, method)
+    if layers is None or any(isinstance(m, GaussianNoise) and m.training and m.std > 0 for m in layers):
+        return None
+    return None if isinstance(read_critic(layers), str) else layers
+
+
+def _of_perceptron(
+    layers: nn.Sequential, method: str | None, x: Tensor, y: Tensor, loss: str, log_ema: Tensor, alpha: float
+) -> tuple[Tensor, Tensor]:
+    stack = read_critic(layers)
+    assert not isinstance(stack, str)
+    linear = [module for module in layers if isinstance(module, nn.Linear)]
+    check_width(linear[0], x.shape[1], y.shape[1])
+    check_layer_dtype(linear[0], x)
+    log_ema = log_ema.to(_sum_dtype(x))
+    weights, biases = [layer.weight for layer in linear], [layer.bias for layer in linear]
+    return all_pairs_term(x, y, weights, biases, stack.codes[:-1], stack.slopes[:-1], log_ema, alpha, loss)[:2]
+
+
+def _check_independent_rows(critic: object) -> None:
+    for module in critic.modules() if isinstance(critic, nn.Module) else ():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and (module.training or module.running_mean is None):
+            raise ValueError(
+                f"T has {type(module).__name__}, which normalises over the rows of a call; with marginals='all' T is "
+                "called on tiles of pairs and would normalise each by itself; use LayerNorm, or marginals='shuffle'"
+            )
+
+
+def _of_tiles(
+    critic: Callable[..., Tensor],
+    method: str | None,
+    x: Tensor,
+    y: Tensor,
+    loss: str,
+    clip: float,
+    log_ema: Tensor,
+    alpha: float,
+) -> tuple[Tensor, Tensor]:
+    rows = x.shape[0]
+    joint = call_critic(critic, method, x, y)
+    joint = joint.to(_sum_dtype(joint))
+
+    def tile(x_rows: Tensor, y: Tensor, begin: int) -> Tensor:
+        scores = call_critic(critic, method, *_every_pair(x_rows, y)).view(-1, rows)
+        return _row_terms(scores.to(joint.dtype), begin, loss, clip)
+
+    size = max(1, TILE_PAIRS // rows)
+    keeps_nothing = torch.is_grad_enabled()
+    terms = torch.cat(
+        [
+            checkpoint(tile, part, y, begin, use_reentrant=False) if keeps_nothing else tile(part, y, begin)
+            for begin, part in zip(range(0, rows, size), x.split(size), strict=True)
+        ],
+        1,
+    )  # [1 or 2, B]
+    if loss == "infonce":
+        return (terms[0] - math.log(rows) - joint).mean(), log_ema
+    log_mean_exp = torch.logsumexp(terms[0], 0) - math.log(rows * (rows - 1))
+    fused = fused_name(loss)
+    if fused is not None:
+        # The term of marginal scores is that of their log-mean-exp, as one score.
+        scores = torch.cat([joint, log_mean_exp[None]])
+        return dv_term(scores, rows, log_ema.to(joint.dtype), alpha, fused)[:2]
+    value = torch.exp(log_mean_exp) - 1 if loss == "js" else log_mean_exp
+    return trained_as_classifier(joint, value, terms[1].sum() / (rows * (rows - 1))), log_ema
+
+
+def _every_pair(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows of x [a, ...] and y [B, ...] for each pair, [a * B, ...]; their gradients are sums, without atomics."""
+    a, b = x.shape[0], y.shape[0]
+    return x[:, None].expand(a, b, *x.shape[1:]).flatten(0, 1), y.expand(a, *y.shape).flatten(0, 1)
+
+
+def _row_terms(scores: Tensor, begin: int, loss: str, clip: float) -> Tensor:
+    """What a loss needs of scores [a, B] of the rows of x from `begin` on.
+
+    Returns:
+        [1, a]: log sum exp over the marginal pairs of each row ("infonce": and the joint one); for losses that train a
+        classifier [2, a]: and the sum of softplus.
+    """
+    if loss == "infonce":
+        return torch.logsumexp(scores, 1)[None]
+    x_row = torch.arange(begin, begin + scores.shape[0], device=scores.device)
+    is_joint = x_row[:, None] == torch.arange(scores.shape[1], device=scores.device)
+    limited = scores.clamp(-clip, clip) if loss == "smile" else scores
+    levels = torch.logsumexp(limited.masked_fill(is_joint, -math.inf), 1)
+    if fused_name(loss) is not None:
+        return levels[None]
+    return torch.stack([levels, -F.logsigmoid(-scores).masked_fill(is_joint, 0.0).sum(1)])
+
+
+def _sum_dtype(like: Tensor) -> torch.dtype:
+    return torch.float64 if like.dtype == torch.float64 else torch.float32
