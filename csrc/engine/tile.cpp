@@ -32,13 +32,13 @@ Tile::Tile(const Network& network, const Kernels& kernels, int64_t rows, bool ba
     max_width = std::max(max_width, layer.width);
   }
   scores_.resize(rows);
+  row_weight_.resize(rows);
   if (!backward) return;
   grad_.resize(rows * network.max_stride);
   grad_below_.resize(rows * network.max_stride);
   transposed_masks_.resize(max_width * mask_words(rows));
   scratch_.resize(kSubsetScratch);
   zeros_.resize(network.max_stride);
-  row_weight_.resize(rows);
 }
 
 bool Tile::is_sparse(size_t l) const {
