@@ -16,6 +16,7 @@ backward raise the peak of the resident memory, each figure from a process of it
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import subprocess
 import sys
@@ -42,20 +43,23 @@ class Problem:
         self.y = (0.5 * self.x + 0.75**0.5 * torch.randn(rows, WIDTH)).to(dtype)
         self.x = self.x.to(dtype)
         widths = [2 * WIDTH, HIDDEN, HIDDEN, 1]
-        self.layers = [nn.Linear(a, b).to(dtype) for a, b in zip(widths, widths[1:], strict=False)]
+        self.layers = [nn.Linear(a, b).to(dtype) for a, b in itertools.pairwise(widths)]
         self.activation = activation
 
     def gradient(self, loss: Tensor) -> Tensor:
+        """Of all parameters, one after the other."""
         parameters = [p for layer in self.layers for p in layer.parameters()]
         return torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)])
 
     def all_pairs(self) -> Tensor:
+        """The op and its backward."""
         from mine_fast import ops
 
         weights, biases = [layer.weight for layer in self.layers], [layer.bias for layer in self.layers]
         return self.gradient(ops.all_pairs_loss(self.x, self.y, weights, biases, self.activation).loss)
 
     def dense(self) -> Tensor:
+        """Every pair at once, by autograd."""
         first, second, last = self.layers
         act, rows = ACTIVATIONS[self.activation], len(self.x)
         x_part = F.linear(self.x, first.weight[:, :WIDTH], first.bias)
