@@ -42,7 +42,8 @@ STABLE_TORCH_LIBRARY(mine_fast, m) {
   m.def(
       "all_pairs(Tensor x_part, Tensor y_part, Tensor[] later, int[] activations, float[] slopes, Tensor log_ema, "
       "float alpha, int loss, bool with_gradient) -> (Tensor, Tensor, Tensor, Tensor)");
-  m.def("all_pairs_backward(Tensor grad, Tensor gradient) -> Tensor");
+  // grad * gradient; the inputs are not read, but a second derivative would be theirs, and is refused.
+  m.def("all_pairs_backward(Tensor grad, Tensor gradient, Tensor[] inputs) -> Tensor");
 }
 
 // The extension module is empty: importing it loads the library, whose static initialisers register the ops.

@@ -82,8 +82,8 @@ def dv_term_backward(grad: Tensor, scores: Tensor, joint_rows: int, statistics: 
     return torch.cat([joint, weight]).to(scores.dtype)
 
 
-def all_pairs_backward(grad: Tensor, gradient: Tensor) -> Tensor:
-    """The gradient of the loss times that of what it went into."""
+def all_pairs_backward(grad: Tensor, gradient: Tensor, inputs: list[Tensor]) -> Tensor:
+    """The gradient of the loss times that of what it went into; the inputs say what it depends on."""
     return grad * gradient
 
 

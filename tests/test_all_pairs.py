@@ -67,11 +67,11 @@ class Perceptron:
 
 
 def assert_gradients_close(found, wanted, tolerance):
-    """Every tensor to its own size, or to a hundredth of the whole where it is smaller than that."""
+    """Every tensor to its own size, or to a tenth of the whole where it is smaller than that: some are exactly 0."""
     whole = torch.cat([w.flatten() for w in wanted]).norm()
     for f, w in zip(found, wanted, strict=True):
         assert f.shape == w.shape
-        assert (f.double() - w).norm() <= tolerance * max(w.norm(), whole / 100)
+        assert (f.double() - w).norm() <= tolerance * max(w.norm(), whole / 10) + 1e-14
 
 
 def check(made, tolerance, **arguments):
@@ -224,7 +224,7 @@ def test_opcheck(dtype):
     parts = [sample(11, 13, seed=s, dtype=dtype).requires_grad_() for s in range(2)]
     log_ema = torch.tensor(0.3, dtype=dtype)
     opcheck(raw.all_pairs.default, (*parts, layers, [1, 6], [1.0, 1.0], log_ema, 0.1, 0, True))
-    opcheck(raw.all_pairs_backward.default, (log_ema, parts[0].detach().flatten()))
+    opcheck(raw.all_pairs_backward.default, (log_ema, parts[0].detach().flatten(), parts))
 
 
 def test_the_raw_op_without_gradient_says_so():
@@ -262,7 +262,7 @@ def test_autocast_keeps_the_sums_in_float32():
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("name", [n for n in MARGINALS_NOT_FINITE if "long" not in n and "block" not in n])
+@pytest.mark.parametrize("name", [n for n, values in MARGINALS_NOT_FINITE.items() if len(values) < 10])
 def test_scores_that_are_not_finite_show_and_leave_the_average(name, dtype):
     """One-column layers that pass x through: row i of x scores what it holds with every row of y."""
     values = MARGINALS_NOT_FINITE[name]
@@ -428,7 +428,7 @@ def test_evaluation_repeats_and_leaves_average_and_key():
     first, second = mine.mi(x, z), mine.mi(x, z)
     assert torch.equal(first, second)
     assert all(torch.equal(state[name], value) for name, value in mine.state_dict().items())
-    assert first.item() == pytest.approx(-dense(mine.T, "concat", x, z, "mine", mine.log_ema)[0].item(), rel=1e-5)
+    assert first.item() == pytest.approx(-dense(mine.T, "concat", x, z, "mine", mine.log_ema)[0].item(), abs=1e-5)
 
 
 @pytest.mark.parametrize("frozen", ["first", "last"])

@@ -146,8 +146,7 @@ class _AllPairs(torch.autograd.Function):
         value, new_log_ema, statistics, gradient = kernel(
             _all_pairs, x_part, y_part, later, activations, slopes, log_ema, alpha, loss, True
         )
-        ctx.save_for_backward(gradient)
-        ctx.shapes = [t.shape for t in (x_part, y_part, *later)]
+        ctx.save_for_backward(gradient, x_part, y_part, *later)
         ctx.mark_non_differentiable(new_log_ema, statistics)
         return value, new_log_ema, statistics
 
@@ -159,10 +158,12 @@ class _AllPairs(torch.autograd.Function):
 
 def _parts(ctx: Any, grad: Tensor) -> list[Tensor]:
     """The gradient of every tensor that the op was given."""
-    (gradient,) = ctx.saved_tensors
-    flat = backward_kernel(_backward, grad, gradient)
-    parts = flat.split([shape.numel() for shape in ctx.shapes])
-    return [part.view(shape) for part, shape in zip(parts, ctx.shapes, strict=True)]
+    gradient, *inputs = ctx.saved_tensors
+    # The gradient is a constant to autograd. With its inputs beside it, a second derivative is refused instead of
+    # silently missing their share.
+    flat = backward_kernel(_backward, grad, gradient, inputs)
+    parts = flat.split([t.numel() for t in inputs])
+    return [part.view(t.shape) for part, t in zip(parts, inputs, strict=True)]
 
 
 def _check_layers(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None], width: int) -> None:
@@ -264,20 +265,18 @@ def _(
 
 
 @torch.library.register_fake("mine_fast::all_pairs_backward")
-def _(grad: Tensor, gradient: Tensor) -> Tensor:
+def _(grad: Tensor, gradient: Tensor, inputs: list[Tensor]) -> Tensor:
     return gradient.new_empty(gradient.shape)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     x_part, y_part, later, *_, with_gradient = inputs
-    if not with_gradient:
-        return
-    ctx.save_for_backward(output[3])
-    ctx.shapes = [t.shape for t in (x_part, y_part, *later)]
+    if with_gradient:
+        ctx.save_for_backward(output[3], x_part, y_part, *later)
 
 
 def _registered_backward(ctx: Any, grad: Tensor, *unused: Tensor | None) -> tuple[Any, ...]:
-    if not hasattr(ctx, "shapes"):
+    if not ctx.saved_tensors:
         raise RuntimeError("all_pairs was called with with_gradient=False: its loss has no gradient")
     x_part, y_part, *later = _parts(ctx, grad)
     return x_part, y_part, later, None, None, None, None, None, None
