@@ -204,7 +204,7 @@ def test_optimisers_that_the_engine_cannot_stand_in_for(optimizer, reason):
 
 
 def test_unknown_engine():
-    with pytest.raises(ValueError, match="engine must be one of auto, native, torch, got 'cuda'"):
+    with pytest.raises(ValueError, match="engine must be one of auto, native, torch, graph, got 'cuda'"):
         mine_fast.estimate(*data(40), engine="cuda")
     with pytest.raises(ValueError, match="engine must be one of"):
         use_engine("fast", None)
