@@ -38,8 +38,8 @@ def few_rows(rows: int) -> Flag | None:
         return None
     return Flag(
         "few_rows",
-        f"{rows} rows are few to train and to choose a critic on: trainings differ by more than the error bar, and the "
-        "estimate can be far too low",
+        f"{rows} rows are few to train and to choose a critic on: the estimate can be far too low, and of some dozens "
+        "of rows trainings differ by more than the error bar",
     )
 
 
