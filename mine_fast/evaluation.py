@@ -288,8 +288,9 @@ def _totals(folds: Sequence[HeldOutScores], most: int) -> Tensor:
     """Total scores of all combinations of the folds' rotations, `most` of each; first the pairs as they came."""
     totals = torch.zeros(1, dtype=torch.float64, device="cpu")
     for fold in folds:
-        # A fold of n rows has n - 1 distinct rotations; counted again they would weigh more than the identity.
-        distinct = fold.marginal[: min(fold.rows, most) - 1]
+        # A fold of n rows has n - 1 distinct rotations; counted again they would weigh more than the identity. Where
+        # folds are so many that two of each are too much, the last stay as they came.
+        distinct = fold.marginal[: min(fold.rows, most, TOTALS // totals.numel()) - 1]
         sums = torch.cat([fold.joint.sum()[None], distinct.sum(1)])
         totals = (totals[:, None] + sums).flatten()
     return totals

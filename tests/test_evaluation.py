@@ -216,7 +216,8 @@ def test_p_value_resolution():
     assert permutation_p_value([tiny]) == 1 / 4
     assert permutation_p_value([tiny] * 12) == 4**-12
     # Of many folds a part of the rotations is used, and of no fold the identity alone.
-    assert 1e-30 < permutation_p_value([perfect] * 40) < 1e-9
+    assert permutation_p_value([perfect] * 6) == 50**-6
+    assert permutation_p_value([perfect] * 40) == permutation_p_value([perfect] * 400) == 2.0**-34
 
 
 @pytest.mark.parametrize("folds", [1, 2, 3, 5])
