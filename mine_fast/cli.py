@@ -1,4 +1,4 @@
-"""The command `mine-fast`: an estimate from a file, and what a bug report needs.
+"""The command `mine-fast`: an estimate from a file, the experiments, and what a bug report needs.
 
 torch is imported by the commands that compute, not by this file.
 """
@@ -25,6 +25,7 @@ examples:
   mine-fast estimate data.csv --x 0:10 --y -1 --json
   mine-fast estimate data.csv --x dose --y outcome --given age,sex --bits
   mine-fast estimate arrays.npz --x images --y labels --plot result.png
+  mine-fast experiment gaussian --preset quick --out runs/gaussian
 """
 
 _COLUMNS = """
@@ -113,6 +114,27 @@ def _parser() -> argparse.ArgumentParser:
     estimate.add_argument("--learning-rate", type=float, metavar="RATE", help="peak learning rate")
     estimate.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: cpu)")
     estimate.add_argument("--no-progress", action="store_true", help="no progress bar (there is none off a terminal)")
+
+    experiment = commands.add_parser(
+        "experiment",
+        help="run an experiment of the MINE paper",
+        description="Run an experiment. The same command goes on with one that was interrupted.",
+    )
+    experiment.set_defaults(run=_experiment)
+    experiment.add_argument("name", metavar="NAME", nargs="?", help="which; see --list")
+    experiment.add_argument("--list", action="store_true", help="print what there is")
+    experiment.add_argument(
+        "--preset", default="quick", help="quick (minutes), paper (as published) or smoke (seconds)"
+    )
+    experiment.add_argument("--out", metavar="DIR", type=Path, help="folder of results (default: runs/NAME-PRESET)")
+    seeds = experiment.add_mutually_exclusive_group()
+    seeds.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
+    seeds.add_argument(
+        "--seeds", metavar="A-B", type=_seeds, help="several, such as 0-4 or 0,3,7: their mean and spread"
+    )
+    experiment.add_argument("--set", metavar="FIELD=VALUE", action="append", default=[], help="change a setting")
+    experiment.add_argument("--device", default="cpu", help="cpu, cuda, ... (default: cpu)")
+    experiment.add_argument("--no-progress", action="store_true", help="no progress bar (there is none off a terminal)")
 
     info = commands.add_parser(
         "info", help="versions, build and devices, for bug reports", description="Print what a bug report needs."
@@ -251,6 +273,50 @@ class ProgressBar:
     @staticmethod
     def _width() -> int:
         return shutil.get_terminal_size().columns - 1
+
+
+# --- experiment -------------------------------------------------------------------------------------------------------
+
+
+def _seeds(text: str) -> list[int]:
+    """Seeds from "0-4" or "0,3,7".
+
+    >>> _seeds("0-2,7")
+    [0, 1, 2, 7]
+    """
+    seeds: list[int] = []
+    for item in text.split(","):
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", item.strip())
+        if match is None or int(match[2] or match[1]) < int(match[1]):
+            raise argparse.ArgumentTypeError(f"must be such as 0-4 or 0,3,7, got {text!r}")
+        seeds += range(int(match[1]), int(match[2] or match[1]) + 1)
+    return list(dict.fromkeys(seeds))
+
+
+def _experiment(options: argparse.Namespace) -> int:
+    from mine_fast import experiments
+
+    if options.list:
+        width = max(map(len, experiments.SUMMARIES))
+        print("\n".join(f"{name:{width}}  {summary}" for name, summary in experiments.SUMMARIES.items()))
+        return 0
+    if options.name is None:
+        raise ValueError("experiment needs a NAME, or --list")
+    experiment = experiments.load(options.name)
+    from mine_fast.experiments.runner import run_seed, run_seeds
+
+    folder = options.out or Path("runs") / f"{options.name}-{options.preset}"
+    about: dict[str, Any] = {
+        "overrides": options.set,
+        "device": options.device,
+        "progress": False if options.no_progress else None,
+    }
+    if options.seeds is not None:
+        run_seeds(experiment, options.preset, folder, options.seeds, **about)
+    else:
+        run_seed(experiment, options.preset, folder, options.seed, **about)
+    print(folder / "metrics.json")
+    return 0
 
 
 # --- info -------------------------------------------------------------------------------------------------------------
