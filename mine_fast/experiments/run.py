@@ -73,6 +73,11 @@ class Run(Generic[Settings]):
         """Where to compute."""
         return self.fabric.device
 
+    def on_device(self, item: Item) -> Item:
+        """A module (moved as it is) or a tensor (a copy, if it is elsewhere), on the device."""
+        moved: Item = self.fabric.to_device(item)
+        return moved
+
     @property
     def cpu_seconds(self) -> float:
         """CPU time spent on what the run now consists of, earlier attempts included."""
