@@ -20,12 +20,17 @@ __all__ = ["SUMMARIES", "load"]
 SUMMARIES = {
     "gaussian": "MINE, the f-bound, estimate() and KSG against the truth on Gaussians of 1, 2 and 20 dimensions",
     "equitability": "whether MINE cares which function carries the information: y = f(x) + noise, beside exact values",
+    "gan-spiral": "a GAN on a spiral, with and without the information between its samples and its code",
+    "gan-25gaussians": "the same on two grids of 25 Gaussians: modes covered, with and without",
     "ib-mnist": "a deep information bottleneck with MINE's I(X;Z) on MNIST, beside four regularisers and VIB",
     "information-plane": "I(X;T) and I(Y;T) of every layer through training, tanh against ReLU, beside exact values",
 }
 
 #: Where an experiment is that does not sit in the module of its name.
-_HOMES: dict[str, str] = {}
+_HOMES = {
+    "gan-spiral": "gan_plane:SPIRAL",
+    "gan-25gaussians": "gan_plane:GAUSSIANS",
+}
 
 
 def load(name: str) -> Experiment[Any]:
