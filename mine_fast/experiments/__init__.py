@@ -22,6 +22,9 @@ SUMMARIES = {
     "equitability": "whether MINE cares which function carries the information: y = f(x) + noise, beside exact values",
     "gan-spiral": "a GAN on a spiral, with and without the information between its samples and its code",
     "gan-25gaussians": "the same on two grids of 25 Gaussians: modes covered, with and without",
+    "gan-stacked-mnist": "the same on three stacked digits: how many of 1000 modes",
+    "bigan-25gaussians": "a GAN that also encodes: reconstructions with and without the information of data and code",
+    "bigan-mnist": "the same on digits: reconstruction error, accuracy of a classifier on reconstructions, MS-SSIM",
     "ib-mnist": "a deep information bottleneck with MINE's I(X;Z) on MNIST, beside four regularisers and VIB",
     "information-plane": "I(X;T) and I(Y;T) of every layer through training, tanh against ReLU, beside exact values",
 }

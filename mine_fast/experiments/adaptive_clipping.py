@@ -1,7 +1,8 @@
 """Adaptive gradient clipping: an information term that never outweighs the adversarial one.
 
 The information of two continuous variables has no upper limit, so its gradient can drown the one that it is added to.
-Belghazi et al. (2018, arXiv 1801.04062, section 5.1) scale it to at most the other's norm, over all parameters together:
+Belghazi et al. (2018, arXiv 1801.04062, section 5.1) scale it to at most the norm of the other, over all
+parameters together:
 
     g = g_a + min(|g_a|, |g_m|) g_m / |g_m|
 """

@@ -23,6 +23,7 @@ import mine_fast
 from mine_fast.experiments.adaptive_clipping import backward_adaptively
 from mine_fast.experiments.experiment import Metrics
 from mine_fast.experiments.run import Run
+from mine_fast.modules import in_mode
 
 __all__ = ["GANSettings", "Networks", "discriminator_loss", "generator_loss", "label", "sample", "train_gan"]
 
@@ -91,11 +92,8 @@ def sample(generator: nn.Module, settings: GANSettings, rows: int, device: torch
     """What a generator in evaluation mode makes of fresh inputs; torch's generator stays as it was."""
     with torch.random.fork_rng(range(torch.cuda.device_count())):
         torch.manual_seed(0)
-        was_training = generator.training
-        generator.eval()
-        made = torch.cat([generator(inputs(settings, min(1000, rows - at), device)) for at in range(0, rows, 1000)])
-        generator.train(was_training)
-    return made
+        with in_mode(generator, False):
+            return torch.cat([generator(inputs(settings, min(1000, rows - at), device)) for at in range(0, rows, 1000)])
 
 
 def train_gan(
@@ -115,10 +113,11 @@ def train_gan(
     """
     settings = run.settings
     generator, discriminator, mine = networks
+    of_generator, of_critic = list(generator.parameters()), list(mine.parameters())
     # The critic goes where the generator goes: its parameters belong with the generator's.
     discriminator_optimizer, generator_optimizer = (
         torch.optim.Adam(parameters, lr=settings.rate, betas=(0.5, 0.999), fused=True)
-        for parameters in (discriminator.parameters(), [*generator.parameters(), *mine.parameters()])
+        for parameters in (discriminator.parameters(), [*of_generator, *of_critic])
     )
     looks = {round(settings.steps * (i + 1) / settings.looks) for i in range(settings.looks)}
     history: list[Metrics] = []
@@ -143,10 +142,10 @@ def train_gan(
         adversarial_loss = generator_loss(discriminator(x_fake))
         if beta:
             mi_loss = mine(x_fake, z[:, settings.noise :])
-            backward_adaptively(adversarial_loss, beta * mi_loss, generator.parameters(), mine.parameters())
+            backward_adaptively(adversarial_loss, beta * mi_loss, of_generator, of_critic)
         else:
             generator_optimizer.zero_grad()
-            adversarial_loss.backward(inputs=list(generator.parameters()))
+            adversarial_loss.backward(inputs=of_generator)
         generator_optimizer.step()
 
         if step + 1 in looks:
@@ -154,4 +153,3 @@ def train_gan(
             history.append({"step": step + 1, **noted})
             run.log(step + 1, **{name: value for name, value in noted.items() if isinstance(value, (int, float))})
     return history
-

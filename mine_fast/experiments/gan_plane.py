@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +20,7 @@ __all__ = ["GAUSSIANS", "SPIRAL", "Settings", "target_of"]
 
 @dataclass(frozen=True)
 class Settings(GANSettings):
-    """As `GANSettings`, and:
+    """Of the experiment, `GANSettings` and these.
 
     Attributes:
         targets: of "VEEGAN grid", "mine-pytorch grid" and "spiral".
@@ -28,7 +28,7 @@ class Settings(GANSettings):
         discriminator: widths of its hidden layers and of the critic's.
     """
 
-    targets: tuple[str, ...] = field(default=())
+    targets: tuple[str, ...] = ()
     generator: tuple[int, ...] = (500, 500)
     discriminator: tuple[int, ...] = (400, 400, 400)
 

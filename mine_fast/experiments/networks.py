@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import nn
 
@@ -25,6 +26,6 @@ def perceptron(widths: Sequence[int], batch_norm: bool = False, slope: float = 0
     )
     """
     layers: list[nn.Module] = []
-    for inputs, outputs in zip(widths[:-2], widths[1:-1], strict=True):
+    for inputs, outputs in pairwise(widths[:-1]):
         layers += [nn.Linear(inputs, outputs), *([nn.BatchNorm1d(outputs)] if batch_norm else []), nn.LeakyReLU(slope)]
     return nn.Sequential(*layers, nn.Linear(widths[-2], widths[-1]))
