@@ -46,7 +46,7 @@ def test_a_perfect_sampler(name):
     target = target_of(name)
     found = coverage(target.sample(20_000), target)
     assert found["modes"] == target.count
-    # (K - 1) / (2 N) on average; the samples of a mode may be nearer to another in the peer's grid, and in the spiral's.
+    # (K - 1) / (2 N) on average; in the peer's grid and the spiral a sample may be nearer to a neighbouring mode.
     bias = (target.count - 1) / 40_000
     assert 0 < found["reverse KL"] < 4 * bias + 0.002
     if name == "VEEGAN grid":
