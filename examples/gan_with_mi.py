@@ -1,4 +1,4 @@
-"""Add an information term to a GAN of your own: the marked lines are all that is new.
+"""Add an information term to a GAN of your own: the lines marked new are all that it takes.
 
 The generator reads noise and a code. A generator that drops modes also loses its code on the way, so the information
 between samples and codes, I(x_fake; code), asks it for more of them. Here, a GAN on four Gaussians:
@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.functional import softplus
 
 import mine_fast
+from mine_fast.experiments.adaptive_clipping import backward_adaptively
 
 
 def perceptron(inputs: int, outputs: int) -> nn.Sequential:
@@ -27,9 +28,9 @@ def train(steps: int, beta: float = 1.0, seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     generator, discriminator = perceptron(4, 2), perceptron(2, 1)
     mine = mine_fast.MINE(perceptron(2 + 2, 1), method="concat")  # new: a critic on [sample, code]
-    parameters = [*generator.parameters(), *mine.parameters()]  # new: it goes where the generator goes
-    generator_optimizer = torch.optim.Adam(parameters, lr=1e-3, betas=(0.5, 0.999))
     discriminator_optimizer = torch.optim.Adam(discriminator.parameters(), lr=1e-3, betas=(0.5, 0.999))
+    parameters = [*generator.parameters(), *mine.parameters()]  # new: the critic goes where the generator goes
+    generator_optimizer = torch.optim.Adam(parameters, lr=1e-3, betas=(0.5, 0.999))
     for step in range(steps):
         x = real(128)
         noise, code = torch.randn(128, 2), 2 * torch.rand(128, 2) - 1
@@ -42,8 +43,8 @@ def train(steps: int, beta: float = 1.0, seed: int = 0) -> nn.Module:
 
         generator_loss = softplus(-discriminator(x_fake)).mean()
         mi_loss = mine(x_fake, code)  # new: minus the information, in nats
-        generator_optimizer.zero_grad()
-        (generator_loss + beta * mi_loss).backward()  # new: to minimise it is to raise the information
+        # new, for generator_loss.backward(): the gradient of the information is at most as long as the other.
+        backward_adaptively(generator_loss, beta * mi_loss, generator.parameters(), mine.parameters())
         generator_optimizer.step()
         if (step + 1) % 500 == 0:
             print(f"step {step + 1}: I(x_fake; code) at least {-mi_loss.item():.2f} nats")
