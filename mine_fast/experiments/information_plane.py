@@ -20,6 +20,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -104,8 +105,7 @@ class Network(nn.Module):
 
     def __init__(self, widths: Sequence[int], activation: type[nn.Module]) -> None:
         super().__init__()
-        pairs = zip(widths[:-1], widths[1:], strict=True)
-        self.hidden = nn.ModuleList(nn.Sequential(nn.Linear(a, b), activation()) for a, b in pairs)
+        self.hidden = nn.ModuleList(nn.Sequential(nn.Linear(a, b), activation()) for a, b in pairwise(widths))
         self.output = nn.Linear(widths[-1], 2)
 
     def layers(self, x: Tensor) -> list[Tensor]:
@@ -270,7 +270,7 @@ def ordered_share(networks: Metrics) -> float:
         (before["I(X;T)"], after["I(X;T)"])
         for history in networks.values()
         for moment in history
-        for before, after in zip(moment["layers"], moment["layers"][1:], strict=False)
+        for before, after in pairwise(moment["layers"])
     ]
     return float(np.mean([after <= before for before, after in pairs]))
 
