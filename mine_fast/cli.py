@@ -1,4 +1,4 @@
-"""The command `mine-fast`: estimates from a file, and what a bug report needs.
+"""The command `mine-fast`: estimates from files, the experiments, and what a bug report needs.
 
 torch is imported by the commands that compute, not by this file.
 """
@@ -9,14 +9,13 @@ import argparse
 import contextlib
 import json
 import re
-import shutil
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn
 
 from mine_fast._version import __version__
+from mine_fast.progress_bar import ProgressBar
 
 __all__ = ["main"]
 
@@ -27,6 +26,7 @@ examples:
   mine-fast estimate data.csv --x dose --y outcome --given age,sex --bits
   mine-fast estimate arrays.npz --x images --y labels --plot result.png
   mine-fast pairwise data.csv --out matrix.csv --plot matrix.png
+  mine-fast experiment gaussian --preset quick --out runs/gaussian
 """
 
 _COLUMNS = """
@@ -111,6 +111,27 @@ def _parser() -> argparse.ArgumentParser:
     estimate.add_argument("--n-seeds", type=int, default=1, metavar="N", help="average N trainings (default: 1)")
     _add_run_options(estimate)
     _add_pairwise(commands)
+
+    experiment = commands.add_parser(
+        "experiment",
+        help="run an experiment of the MINE paper",
+        description="Run an experiment. The same command goes on with one that was interrupted.",
+    )
+    experiment.set_defaults(run=_experiment)
+    experiment.add_argument("name", metavar="NAME", nargs="?", help="which; see --list")
+    experiment.add_argument("--list", action="store_true", help="print what there is")
+    experiment.add_argument(
+        "--preset", default="quick", help="quick (minutes), paper (as published) or smoke (seconds)"
+    )
+    experiment.add_argument("--out", metavar="DIR", type=Path, help="folder of results (default: runs/NAME-PRESET)")
+    seeds = experiment.add_mutually_exclusive_group()
+    seeds.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
+    seeds.add_argument(
+        "--seeds", metavar="A-B", type=_seeds, help="several, such as 0-4 or 0,3,7: their mean and spread"
+    )
+    experiment.add_argument("--set", metavar="FIELD=VALUE", action="append", default=[], help="change a setting")
+    experiment.add_argument("--device", default="cpu", help="cpu, cuda, ... (default: cpu)")
+    experiment.add_argument("--no-progress", action="store_true", help="no progress bar (there is none off a terminal)")
 
     info = commands.add_parser(
         "info", help="versions, build and devices, for bug reports", description="Print what a bug report needs."
@@ -242,54 +263,6 @@ def _device(name: str | None) -> str | None:
     return name
 
 
-class ProgressBar:
-    """A line on a terminal that shows the share done, the time left and the latest validation value.
-
-    Args:
-        stream: the terminal.
-    """
-
-    def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
-        self.started = time.monotonic()
-        self._next_draw = 0.0
-        self._drawn = False
-
-    def __call__(self, done: int, total: int, mi: float) -> None:
-        """Draw, at most ten times a second: done of total steps, mi in nats (NaN before the first value)."""
-        now = time.monotonic()
-        if now < self._next_draw and done < total:
-            return
-        self._next_draw = now + 0.1
-        self.stream.write("\r\x1b[K" + self.line(done, total, mi, now - self.started)[: self._width()])
-        self.stream.flush()
-        self._drawn = True
-
-    @staticmethod
-    def line(done: int, total: int, mi: float, elapsed: float) -> str:
-        """The text of the bar.
-
-        >>> ProgressBar.line(300, 1200, 0.8123, elapsed=20.0)
-        '[####------------]  25%  300/1200 steps, 1:00 left, validation 0.812 nats'
-        """
-        share = done / total if total else 1.0
-        filled = int(16 * share)
-        left = elapsed * (1 - share) / share if share else 0.0
-        time_left = f", {int(left) // 60}:{int(left) % 60:02d} left" if share else ""
-        value = f", validation {mi:.3f} nats" if mi == mi else ""
-        return f"[{'#' * filled}{'-' * (16 - filled)}] {share:4.0%}  {done}/{total} steps{time_left}{value}"
-
-    def close(self) -> None:
-        """Take the line off the terminal."""
-        if self._drawn:
-            self.stream.write("\r\x1b[K")
-            self.stream.flush()
-
-    @staticmethod
-    def _width() -> int:
-        return shutil.get_terminal_size().columns - 1
-
-
 # --- pairwise ---------------------------------------------------------------------------------------------------------
 
 
@@ -317,6 +290,50 @@ def _pairwise(options: argparse.Namespace) -> int:
         size = 3 + 0.32 * len(matrix.names)
         matrix.plot(figure=Figure(figsize=(size + 1, size), layout="constrained")).savefig(options.plot, dpi=150)
     print(matrix.summary(options.top))
+    return 0
+
+
+# --- experiment -------------------------------------------------------------------------------------------------------
+
+
+def _seeds(text: str) -> list[int]:
+    """Seeds from "0-4" or "0,3,7".
+
+    >>> _seeds("0-2,7")
+    [0, 1, 2, 7]
+    """
+    seeds: list[int] = []
+    for item in text.split(","):
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", item.strip())
+        if match is None or int(match[2] or match[1]) < int(match[1]):
+            raise argparse.ArgumentTypeError(f"must be such as 0-4 or 0,3,7, got {text!r}")
+        seeds += range(int(match[1]), int(match[2] or match[1]) + 1)
+    return list(dict.fromkeys(seeds))
+
+
+def _experiment(options: argparse.Namespace) -> int:
+    from mine_fast import experiments
+
+    if options.list:
+        width = max(map(len, experiments.SUMMARIES))
+        print("\n".join(f"{name:{width}}  {summary}" for name, summary in experiments.SUMMARIES.items()))
+        return 0
+    if options.name is None:
+        raise ValueError("experiment needs a NAME, or --list")
+    experiment = experiments.load(options.name)
+    from mine_fast.experiments.runner import run_seed, run_seeds
+
+    folder = options.out or Path("runs") / f"{options.name}-{options.preset}"
+    about: dict[str, Any] = {
+        "overrides": options.set,
+        "device": options.device,
+        "progress": False if options.no_progress else None,
+    }
+    if options.seeds is not None:
+        run_seeds(experiment, options.preset, folder, options.seeds, **about)
+    else:
+        run_seed(experiment, options.preset, folder, options.seed, **about)
+    print(folder / "metrics.json")
     return 0
 
 

@@ -13,6 +13,7 @@ import torch
 
 import mine_fast
 from mine_fast import cli, info
+from mine_fast.progress_bar import ProgressBar
 from mine_fast.result import Flag, History, MIResult
 from mine_fast.training import DivergenceError
 
@@ -202,7 +203,7 @@ def test_no_progress_bar(table, estimate, monkeypatch):
 
 def test_progress_bar_fits_a_narrow_terminal(monkeypatch):
     monkeypatch.setenv("COLUMNS", "30")
-    bar = cli.ProgressBar(terminal := Terminal())
+    bar = ProgressBar(terminal := Terminal())
     bar(1, 100, 0.5)
     bar(2, 100, 0.5)  # too soon after the first
     bar(100, 100, 0.5)  # the last is always drawn

@@ -1,0 +1,143 @@
+"""Write the tables of docs/experiments.md from benchmarks/results/experiments/NAME/metrics.json, between its markers.
+
+    python benchmarks/experiment_tables.py [--check]
+
+With --check nothing is written, and a file that says something else is an error. An experiment without results keeps
+what stands between its markers.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "experiments"
+PAGE = ROOT / "docs" / "experiments.md"
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """A number of one run, or mean and standard deviation of several.
+
+    >>> number(1.5, 1), number({"mean": 1.5, "sd": 0.25, "values": []}, 2), number(None)
+    ('1.5', '1.50 ± 0.25', '')
+    """
+    if value is None:
+        return ""
+    if isinstance(value, dict):
+        spread = f" ± {value['sd']:.{digits}f}" if value.get("sd") is not None else ""
+        return f"{value['mean']:.{digits}f}{spread}" if "mean" in value else ""
+    return f"{value:.{digits}f}"
+
+
+def series(value: Any) -> list[Any]:
+    """A list of numbers, of one run or the mean of several."""
+    return value["mean"] if isinstance(value, dict) else value
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Markdown."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
+
+
+def about(document: dict[str, Any], result: str) -> str:
+    """The line over a table: what was run and what it cost."""
+    seeds = document.get("seeds", [document.get("seed")])
+    cost = document["cpu_seconds"]
+    cost = sum(cost) / len(cost) if isinstance(cost, list) else cost
+    count = f"seeds {seeds[0]}-{seeds[-1]}, mean ± sd" if len(seeds) > 1 else f"seed {seeds[0]} alone"
+    return f"{result} (preset {document['preset']}, {count}, {cost / 60:.1f} CPU minutes a seed):"
+
+
+def gaussian(document: dict[str, Any]) -> str:
+    blocks = []
+    for name, found in document["metrics"].items():
+        errors = found["mean absolute error"]
+        head = [name, *(f"rho {rho:g}" for rho in series(found["rho"])), "mean absolute error"]
+        rows = [["truth", *(number(v, 2) for v in series(found["truth"])), ""]]
+        rows += [[key, *(number(v, 2) for v in series(found[key])), number(errors[key])] for key in errors]
+        blocks.append(table(head, rows))
+    return about(document, "Nats") + "\n\n" + "\n\n".join(blocks)
+
+
+def equitability(document: dict[str, Any]) -> str:
+    found = document["metrics"]
+    rows = [
+        [kind, number(found["mean absolute error"].get(kind)), number(spread)]
+        for kind, spread in found["spread over functions"].items()
+    ]
+    head = ["", "mean absolute error", "largest difference between two functions, mean over sigma"]
+    return about(document, "Nats") + "\n\n" + table(head, rows)
+
+
+def ib_mnist(document: dict[str, Any]) -> str:
+    published = {
+        "baseline": "1.38",
+        "dropout": "1.34",
+        "confidence penalty": "1.36",
+        "label smoothing": "1.40",
+        "VIB": "1.13",
+        "MINE": "1.01",
+    }
+    keys = ("error", "averaged error", "noise to signal", "I(X;Z), exact", "I(X;Z), MINE")
+    head = ["", "last weights", "averaged weights", "published", "noise / signal", "I(X;Z) exact", "by its critic"]
+    rows = []
+    for arm, result in document["metrics"].items():
+        cells = [number(result.get(key), 2) for key in keys]
+        rows.append([arm, *cells[:2], published.get(arm, ""), *cells[2:]])
+    return about(document, "Test error in percent, information in nats") + "\n\n" + table(head, rows)
+
+
+def information_plane(document: dict[str, Any]) -> str:
+    found = document["metrics"]
+    rows = [
+        [of, number(found["mean absolute error, bits"][of]), number(found["worst error, bits"][of])]
+        for of in found["mean absolute error, bits"]
+    ]
+    order = found["share of layers that hold less of X than the one before"]
+    return (
+        about(document, "Estimates against exact values, bits")
+        + "\n\n"
+        + table(["", "mean absolute error", "worst error"], rows)
+        + f"\n\nReadings with I(Y;T) above I(X;T): {number(found['I(Y;T) above I(X;T)'], 0)} of the exact ones, "
+        f"{number(found['estimates out of order'], 0)} of the estimates by three standard errors. Layers that hold no "
+        f"more of X than the layer before, exact: {number(order, 2)} of all."
+    )
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "gaussian": gaussian,
+    "equitability": equitability,
+    "ib-mnist": ib_mnist,
+    "information-plane": information_plane,
+}
+
+
+def filled(page: str) -> str:
+    """The page with the tables of all results that are there."""
+    for name, render in TABLES.items():
+        path = RESULTS / name / "metrics.json"
+        if not path.is_file():
+            continue
+        start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+        before, _, rest = page.partition(start)
+        after = rest.partition(end)[2]
+        if not after:
+            raise ValueError(f"{PAGE} has no place for {name}: {start.strip()} ... {end}")
+        page = f"{before}{start}{render(json.loads(path.read_text()))}\n{end}{after}"
+    return page
+
+
+def main() -> None:
+    page = PAGE.read_text()
+    wanted = filled(page)
+    if "--check" in sys.argv:
+        sys.exit(None if page == wanted else f"{PAGE} is not what the results say: run {sys.argv[0]}")
+    PAGE.write_text(wanted)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""A GAN that also encodes (ALI, BiGAN), with the information between data and code, as the MINE paper adds it.
+
+The discriminator tells pairs (x, encoder(x)) of data from pairs (generator(z), z). At the optimum the two are alike and
+the encoder undoes the generator; before it, how well it does is bounded by I(x; encoder(x)) (Belghazi et al. 2018,
+section 5.2), hence
+
+    adversarial loss - beta * I(x; encoder(x))
+
+The encoder is stochastic (Dumoulin et al. 2017, arXiv 1606.00704): x gives a normal distribution of codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import mine_fast
+from mine_fast.experiments.adaptive_clipping import backward_adaptively
+from mine_fast.experiments.experiment import Metrics
+from mine_fast.experiments.networks import perceptron
+from mine_fast.experiments.run import Run
+from mine_fast.modules import in_mode
+
+__all__ = ["BiGANSettings", "Encoder", "Networks", "perceptrons", "train_bigan"]
+
+
+@dataclass(frozen=True)
+class BiGANSettings:
+    """Of an experiment with BiGANs.
+
+    Attributes:
+        steps: of generator and encoder, each after one of the discriminator.
+        batch: rows per step.
+        rate: of Adam, for every network.
+        code: dimensions of the code, standard normal.
+        hidden: widths of the hidden layers of every network.
+        betas: weight of the information in each arm.
+        looks: how often the networks are looked at, evenly over the steps; the last look is the result.
+    """
+
+    steps: int = 10_000
+    batch: int = 100
+    rate: float = 1e-4
+    code: int = 2
+    hidden: tuple[int, ...] = (400, 400)
+    betas: tuple[float, ...] = (0.0, 1.0)
+    looks: int = 10
+
+
+class Encoder(nn.Module):
+    """[B, D] to the mean and standard deviation [B, code] of the code of each row."""
+
+    def __init__(self, layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation."""
+        mean, raw = self.layers(x).chunk(2, 1)
+        return mean, F.softplus(raw)
+
+    def draw(self, x: Tensor) -> Tensor:
+        """A code of each row."""
+        mean, sd = self(x)
+        return mean + sd * torch.randn_like(sd)
+
+
+class Networks(NamedTuple):
+    """Of a BiGAN with an information term.
+
+    Attributes:
+        generator: codes to data.
+        encoder: data to codes.
+        discriminator: data and codes, concatenated, to logits [B, 1].
+        mine: of data and codes.
+    """
+
+    generator: nn.Module
+    encoder: Encoder
+    discriminator: nn.Module
+    mine: mine_fast.MINE
+
+
+def perceptrons(settings: BiGANSettings, width: int, last: Sequence[nn.Module] = ()) -> Networks:
+    """The networks for data of a width, all perceptrons, the generator ending in layers of its own."""
+    hidden, code = settings.hidden, settings.code
+    generator = nn.Sequential(*perceptron([code, *hidden, width], batch_norm=True), *last)
+    encoder = Encoder(perceptron([width, *hidden, 2 * code], batch_norm=True))
+    discriminator = perceptron([width + code, *hidden, 1])
+    mine = mine_fast.MINE(perceptron([width + code, *hidden, 1]), method="concat")
+    return Networks(generator, encoder, discriminator, mine)
+
+
+def train_bigan(
+    run: Run[Any], networks: Networks, beta: float, real: Callable[[int], Tensor], look: Callable[[], Metrics]
+) -> list[Metrics]:
+    """Train the networks in place.
+
+    Args:
+        run: whose settings are `BiGANSettings`.
+        networks: on the run's device.
+        beta: weight of the information.
+        real: as many rows [B, D] of the data as it is asked for.
+        look: what to note of the networks as they are; its numbers are logged.
+
+    Returns:
+        What was noted, with the step, `settings.looks` times.
+    """
+    settings = run.settings
+    generator, encoder, discriminator, mine = networks
+    shared, of_critic = [*generator.parameters(), *encoder.parameters()], list(mine.parameters())
+    discriminator_optimizer, generator_optimizer = (
+        torch.optim.Adam(parameters, lr=settings.rate, betas=(0.5, 0.999), fused=True)
+        for parameters in (discriminator.parameters(), [*shared, *of_critic])
+    )
+    looks = {round(settings.steps * (i + 1) / settings.looks) for i in range(settings.looks)}
+    history: list[Metrics] = []
+    for step in run.loop(
+        settings.steps,
+        generator=generator,
+        encoder=encoder,
+        discriminator=discriminator,
+        mine=mine,
+        discriminator_optimizer=discriminator_optimizer,
+        generator_optimizer=generator_optimizer,
+        history=history,
+    ):
+        x = real(settings.batch)
+        code = encoder.draw(x)
+        z = torch.randn(settings.batch, settings.code, device=run.device)
+        pairs = torch.cat([torch.cat([x, code], 1), torch.cat([generator(z), z], 1)])
+
+        of_data, of_generator = discriminator(pairs.detach()).chunk(2)
+        loss = F.softplus(-of_data).mean() + F.softplus(of_generator).mean()
+        discriminator_optimizer.zero_grad()
+        loss.backward()
+        discriminator_optimizer.step()
+
+        of_data, of_generator = discriminator(pairs).chunk(2)
+        adversarial_loss = F.softplus(of_data).mean() + F.softplus(-of_generator).mean()
+        if beta:
+            backward_adaptively(adversarial_loss, beta * mine(x, code), shared, of_critic)
+        else:
+            generator_optimizer.zero_grad()
+            adversarial_loss.backward(inputs=shared)
+        generator_optimizer.step()
+
+        if step + 1 in looks:
+            with in_mode(generator, False), in_mode(encoder, False), torch.no_grad():
+                noted = look()
+            history.append({"step": step + 1, **noted})
+            run.log(step + 1, **{name: value for name, value in noted.items() if isinstance(value, (int, float))})
+    return history

@@ -1,0 +1,155 @@
+"""A GAN with the information between its samples and a part of their input, as the MINE paper adds it.
+
+The generator reads noise and a code. Where it forgets modes it also forgets codes, so that
+
+    adversarial loss - beta * I(generator(noise, code); code)
+
+asks it for more of them (Belghazi et al. 2018, section 5.1: the information is a lower bound on the samples' entropy).
+MINE's loss is minus the information, and both its critic and the generator bring it down: one sign, one optimizer step.
+With beta = 0 the same networks get the same inputs in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import mine_fast
+from mine_fast.experiments.adaptive_clipping import backward_adaptively
+from mine_fast.experiments.experiment import Metrics
+from mine_fast.experiments.run import Run
+from mine_fast.modules import in_mode
+
+__all__ = ["GANSettings", "Networks", "discriminator_loss", "generator_loss", "label", "sample", "train_gan"]
+
+
+@dataclass(frozen=True)
+class GANSettings:
+    """Of an experiment with GANs.
+
+    Attributes:
+        steps: of the generator, each after one of the discriminator.
+        batch: rows per step.
+        rate: of Adam, for every network.
+        noise: dimensions of the noise, uniform in [-1, 1].
+        code: dimensions of the code, uniform in [-1, 1].
+        betas: weight of the information in each arm.
+        looks: how often samples are looked at, evenly over the steps; the last look is the result.
+        samples: per look.
+    """
+
+    steps: int = 10_000
+    batch: int = 100
+    rate: float = 1e-4
+    noise: int = 2
+    code: int = 2
+    betas: tuple[float, ...] = (0.0, 1.0)
+    looks: int = 10
+    samples: int = 2500
+
+
+class Networks(NamedTuple):
+    """Of a GAN with an information term.
+
+    Attributes:
+        generator: [B, noise + code] to samples.
+        discriminator: samples to logits [B, 1].
+        mine: of samples and codes.
+    """
+
+    generator: nn.Module
+    discriminator: nn.Module
+    mine: mine_fast.MINE
+
+
+def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """Mean cross entropy of the logits of real and of generated samples."""
+    return F.softplus(-real).mean() + F.softplus(fake).mean()
+
+
+def generator_loss(fake: Tensor) -> Tensor:
+    """The non-saturating loss (Goodfellow et al. 2014) of the logits of generated samples."""
+    return F.softplus(-fake).mean()
+
+
+def label(beta: float) -> str:
+    """The name of an arm."""
+    return f"beta {beta:g}"
+
+
+def inputs(settings: GANSettings, rows: int, device: torch.device) -> Tensor:
+    """Noise, then code: [rows, noise + code]."""
+    return 2 * torch.rand(rows, settings.noise + settings.code, device=device) - 1
+
+
+@torch.no_grad()
+def sample(generator: nn.Module, settings: GANSettings, rows: int, device: torch.device) -> Tensor:
+    """What a generator in evaluation mode makes of fresh inputs; torch's generator stays as it was."""
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
+        torch.manual_seed(0)
+        with in_mode(generator, False):
+            return torch.cat([generator(inputs(settings, min(1000, rows - at), device)) for at in range(0, rows, 1000)])
+
+
+def train_gan(
+    run: Run[Any], networks: Networks, beta: float, real: Callable[[int], Tensor], look: Callable[[], Metrics]
+) -> list[Metrics]:
+    """Train the networks in place.
+
+    Args:
+        run: whose settings are `GANSettings`.
+        networks: on the run's device.
+        beta: weight of the information.
+        real: as many samples of the data as it is asked for.
+        look: what to note of the generator as it is; its numbers are logged.
+
+    Returns:
+        What was noted, with the step, `settings.looks` times.
+    """
+    settings = run.settings
+    generator, discriminator, mine = networks
+    of_generator, of_critic = list(generator.parameters()), list(mine.parameters())
+    # The critic goes where the generator goes: its parameters belong with the generator's.
+    discriminator_optimizer, generator_optimizer = (
+        torch.optim.Adam(parameters, lr=settings.rate, betas=(0.5, 0.999), fused=True)
+        for parameters in (discriminator.parameters(), [*of_generator, *of_critic])
+    )
+    looks = {round(settings.steps * (i + 1) / settings.looks) for i in range(settings.looks)}
+    history: list[Metrics] = []
+    for step in run.loop(
+        settings.steps,
+        generator=generator,
+        discriminator=discriminator,
+        mine=mine,
+        discriminator_optimizer=discriminator_optimizer,
+        generator_optimizer=generator_optimizer,
+        history=history,
+    ):
+        x = real(settings.batch)
+        z = inputs(settings, settings.batch, run.device)
+        x_fake = generator(z)
+
+        loss = discriminator_loss(discriminator(x), discriminator(x_fake.detach()))
+        discriminator_optimizer.zero_grad()
+        loss.backward()
+        discriminator_optimizer.step()
+
+        adversarial_loss = generator_loss(discriminator(x_fake))
+        if beta:
+            mi_loss = mine(x_fake, z[:, settings.noise :])
+            backward_adaptively(adversarial_loss, beta * mi_loss, of_generator, of_critic)
+        else:
+            generator_optimizer.zero_grad()
+            adversarial_loss.backward(inputs=of_generator)
+        generator_optimizer.step()
+
+        if step + 1 in looks:
+            noted = look()
+            history.append({"step": step + 1, **noted})
+            run.log(step + 1, **{name: value for name, value in noted.items() if isinstance(value, (int, float))})
+    return history

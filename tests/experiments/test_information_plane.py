@@ -1,0 +1,127 @@
+"""The information plane: the task, the exact values against closed forms, and a run end to end."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import mine_fast
+from mine_fast.experiments.information_plane import EXPERIMENT, ChannelCritic, exact_information, sphere_task
+from mine_fast.experiments.runner import run_seed
+
+
+def test_the_task_is_the_published_one_in_what_is_said_of_it():
+    x, p = sphere_task()
+    assert x.shape == (4096, 12)
+    assert len({tuple(row) for row in x.tolist()}) == 4096
+    assert set(x.unique().tolist()) == {-1.0, 1.0}
+    assert float(p.mean()) == pytest.approx(0.5, abs=0.03)
+    entropy = [
+        -(q * np.log2(q) + (1 - q) * np.log2(1 - q)) for q in (p.mean().numpy(), p.numpy().clip(1e-15, 1 - 1e-15))
+    ]
+    assert entropy[0] - entropy[1].mean() == pytest.approx(0.99, abs=0.01)  # I(X;Y) in bits
+
+
+def test_no_rotation_changes_the_label():
+    """The icosahedron's turn by 72 degrees about a corner permutes the points and leaves every pattern's label."""
+    golden = (1 + math.sqrt(5)) / 2
+    corners = np.array(
+        [c for a in (-1, 1) for b in (-golden, golden) for c in ((0, a, b), (a, b, 0), (b, 0, a))]
+    ) / math.hypot(1, golden)
+    axis, angle = corners[0], 2 * math.pi / 5
+    cross = np.cross(np.eye(3), axis)
+    turn = np.eye(3) + math.sin(angle) * cross + (1 - math.cos(angle)) * cross @ cross
+    nearest = ((corners @ turn)[:, None] - corners).__pow__(2).sum(-1)
+    assert nearest.min(1).max() < 1e-20
+    permutation = nearest.argmin(1)
+    assert sorted(permutation) == list(range(12))
+    assert list(permutation) != list(range(12))
+    x, p = sphere_task()
+    order = ((x > 0).long()[:, torch.from_numpy(permutation)] << torch.arange(12)).sum(1)
+    torch.testing.assert_close(p[order], p)
+
+
+def test_exact_values_of_centres_far_apart_and_together():
+    p = torch.tensor([0.0, 1.0]).repeat(32)
+    apart = 100.0 * torch.arange(64.0)[:, None]
+    assert exact_information(apart, p, 0.1) == pytest.approx((6.0, 1.0), abs=1e-9)
+    assert exact_information(torch.zeros(64, 3), p, 0.1) == pytest.approx((0.0, 0.0), abs=1e-9)
+    # Two values of X share a centre: half of its bits are lost, and as labels go by pairs, nothing of them.
+    paired = 100.0 * (torch.arange(64.0) // 2)[:, None]
+    assert exact_information(paired, (torch.arange(64) // 2 % 2).double(), 0.1) == pytest.approx((5.0, 1.0), abs=1e-9)
+
+
+def test_exact_values_of_two_centres_by_integration():
+    t = np.linspace(-8, 9, 200_001)
+    densities = [np.exp(-0.5 * (t - m) ** 2) / math.sqrt(2 * math.pi) for m in (0, 1)]
+    p = [0.9, 0.2]
+    mixture = sum(densities) / 2
+    of_x = sum(np.trapezoid(d * np.log2(d / mixture), t) for d in densities) / 2
+    one = sum(d * q for d, q in zip(densities, p, strict=True)) / 2
+    of_y = 0.0
+    for joint, share in ((one, sum(p) / 2), (mixture - one, 1 - sum(p) / 2)):
+        of_y += np.trapezoid(joint * np.log2(joint / (mixture * share)), t)
+    centres, chances = torch.tensor([[0.0], [1.0]]).repeat(500, 1), torch.tensor(p).repeat(500)
+    found = exact_information(centres, chances, 1.0, draws=20)
+    # 20,000 draws of an entropy that varies by less than half a bit.
+    assert found == pytest.approx((of_x, of_y), abs=4 * 0.5 / math.sqrt(20_000))
+    assert of_x > of_y > 0.05
+
+
+def test_the_channel_critic_can_be_exact():
+    """With b(t) = -log p(t) its scores are the log density ratio: here of one normal centre among normal ones."""
+    critic = ChannelCritic(1, 8, 0.5)
+    c = torch.randn(50, 1)
+    t = c + 0.5 * torch.randn(50, 1)
+    critic.density = torch.nn.Identity()
+    scores = critic(c, t)
+    torch.testing.assert_close(scores, t[:, 0] - 2 * (t - c)[:, 0] ** 2)
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plane")
+    return run_seed(EXPERIMENT, "smoke", folder), folder
+
+
+def test_smoke(smoke):
+    metrics, folder = smoke
+    assert metrics["I(Y;T) above I(X;T)"] == 0
+    moments = metrics["networks"]["tanh"]
+    assert [moment["epoch"] for moment in moments] == [0, 20]
+    assert moments[1]["training error"] < moments[0]["training error"] - 5
+    for moment in moments:
+        for layer in moment["layers"]:
+            assert 0 < layer["I(X;T)"] < 12
+            assert 0 <= layer["I(Y;T)"] < 1
+    assert moments[1]["layers"][-1]["I(Y;T)"] > moments[0]["layers"][-1]["I(Y;T)"]
+    assert (folder / "plane.png").stat().st_size > 10_000
+
+
+def test_estimates_agree_with_the_exact_values(smoke):
+    metrics, _ = smoke
+    for moment in metrics["networks"]["tanh"]:
+        for layer in moment["layers"]:
+            of_x, of_y = layer["I(X;T), MINE"], layer["I(Y;T), MINE"]
+            assert of_x["bits"] == pytest.approx(layer["I(X;T)"], abs=0.1 * layer["I(X;T)"] + 4 * of_x["stderr"])
+            assert of_y["bits"] == pytest.approx(layer["I(Y;T)"], abs=0.1 + 4 * of_y["stderr"])
+
+
+def test_resumed(smoke, tmp_path, monkeypatch):
+    whole, _ = smoke
+    fit, calls = mine_fast.MINE.fit, []
+
+    def failing(self, *arguments, **settings):
+        calls.append(1)
+        if len(calls) == 6:  # 2 layers, 2 informations: in the second reading
+            raise KeyboardInterrupt
+        return fit(self, *arguments, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mine_fast.MINE, "fit", failing)
+        with pytest.raises(KeyboardInterrupt):
+            run_seed(EXPERIMENT, "smoke", tmp_path, checkpoint_seconds=0.0)
+    assert run_seed(EXPERIMENT, "smoke", tmp_path) == whole
