@@ -221,7 +221,7 @@ def _combine(
     return MIResult(
         mi=mi,
         stderr=stderr,
-        p_value=permutation_p_value(folds),
+        p_value=permutation_p_value(folds, cross_trained=True),
         n=rows,
         flags=(
             *flags,
