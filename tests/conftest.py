@@ -8,6 +8,7 @@ import os
 # when the OpenMP runtime loads, so it comes before torch.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import signal
 from collections.abc import Iterator
 
 import hypothesis
@@ -24,6 +25,14 @@ DEVICES = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
 def pytest_report_header() -> str:
     """Say where the ops are tested: a machine without a GPU has no CUDA tests to skip."""
     return f"op tests on: {', '.join(DEVICES)}; torch {torch.__version__}, {torch.get_num_threads()} threads"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def ctrl_c() -> Iterator[None]:
+    """Let Ctrl-C interrupt Python, also where the suite runs in the background of a shell that makes it ignore that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(params=DEVICES)
