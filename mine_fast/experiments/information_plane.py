@@ -143,7 +143,7 @@ def exact_information(centres: Tensor, p: Tensor, noise: float, draws: int = 1) 
 
 def binary_entropy(p: Tensor) -> Tensor:
     """In nats."""
-    p = p.clamp(0, 1)  # a sum of probabilities rounds beyond 1, and entr(-0.0...) is -inf
+    p = p.clamp(0, 1)  # a sum of probabilities can round beyond 1, where entr(1 - p) is -inf
     return torch.special.entr(p) + torch.special.entr(1 - p)
 
 
