@@ -128,8 +128,8 @@ def draw_values(path: Path, runs: Sequence[Metrics]) -> None:
         panel.plot(rho, [truth(dimensions, r) for r in rho], color=BLACK, linewidth=1, label="truth")
         for estimator, colour in ESTIMATORS.items():
             values = np.array([one[name][estimator] for one in runs], dtype=float)
-            panel.plot(first["rho"], values.mean(0), "o-", color=colour, markersize=3, linewidth=1, label=estimator)
-            panel.fill_between(first["rho"], values.min(0), values.max(0), color=colour, alpha=0.2, linewidth=0)
+            panel.plot(first["rho"], values.mean(0), "o", color=colour, markersize=4, alpha=0.8, label=estimator)
+            panel.vlines(first["rho"], values.min(0), values.max(0), color=colour, linewidth=1)
         panel.set(title=name, xlabel="rho")
         panel.grid(alpha=0.25)
     axes[0, 0].set_ylabel("information (nats)")
@@ -138,9 +138,9 @@ def draw_values(path: Path, runs: Sequence[Metrics]) -> None:
 
 
 def draw_convergence(run: Run[Settings], points: dict[tuple[int, float], Any]) -> None:
-    """Validation bound by training step at the largest correlations but one."""
+    """Validation bound by training step at the largest correlation that is no extreme one."""
     settings = run.settings
-    rho = sorted(settings.correlations)[-2]
+    rho = max((rho for rho in settings.correlations if rho < 0.95), default=max(settings.correlations))
     figure, axes = panels(1, len(settings.dimensions))
     for panel, d in zip(axes[0], settings.dimensions, strict=True):
         one = points[d, rho]

@@ -27,6 +27,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
 from matplotlib.colors import LogNorm
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -51,8 +52,7 @@ class Settings:
         epochs: at which the layers are read; training ends with the last.
         noise: standard deviation of what is added to a layer that is read.
         repeats: rows of an estimate for each of the 4096 inputs, each with noise of its own.
-        steps: of training of an estimate's critic.
-        width: of the two hidden layers of a critic.
+        steps: of the training of an estimate's networks.
         training_share: of the 4096 inputs.
     """
 
@@ -64,8 +64,6 @@ class Settings:
     noise: float = 0.1
     repeats: int = 3
     steps: int = 600
-    width: int = 64
-    folds: int = 2
     training_share: float = 0.85
 
 
@@ -121,39 +119,6 @@ class Network(nn.Module):
         return self.output(self.layers(x)[-1])
 
 
-class ChannelCritic(nn.Module):
-    """T(c, t) = -|t - c|^2 precision / 2 + b(t): for a code that is seen through normal noise, whose size it learns.
-
-    The information between X and T is that between T and the noiseless activations c: X reaches T through nothing else.
-    This form holds the log density ratio, with b = -log p(t); one that reads the 12 bits of X has to learn the network.
-    """
-
-    def __init__(self, columns: int, width: int, noise: float) -> None:
-        super().__init__()
-        self.log_precision = nn.Parameter(torch.tensor(-2 * math.log(noise)))
-        self.density = nn.Sequential(
-            *(nn.Linear(columns, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1)),
-        )
-
-    def forward(self, c: Tensor, t: Tensor) -> Tensor:
-        """Scores [B]."""
-        return self.density(t).squeeze(1) - 0.5 * self.log_precision.exp() * (t - c).square().sum(1)
-
-
-class LabelCritic(nn.Module):
-    """T(y, t) = f(t)_y: for a label there is no more to learn than one score per value."""
-
-    def __init__(self, columns: int, width: int) -> None:
-        super().__init__()
-        self.scores = nn.Sequential(
-            *(nn.Linear(columns, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 2)),
-        )
-
-    def forward(self, y: Tensor, t: Tensor) -> Tensor:
-        """Scores [B] of labels [B, 1] of 0 and 1."""
-        return self.scores(t).gather(1, y.long()).squeeze(1)
-
-
 def exact_information(centres: Tensor, p: Tensor, noise: float, draws: int = 1) -> tuple[float, float]:
     """I(X;T) and I(Y;T) in bits, of T = centre of X + noise, with X one of N, each as likely.
 
@@ -178,25 +143,19 @@ def exact_information(centres: Tensor, p: Tensor, noise: float, draws: int = 1) 
 
 def binary_entropy(p: Tensor) -> Tensor:
     """In nats."""
+    p = p.clamp(0, 1)  # a sum of probabilities can round beyond 1, where entr(1 - p) is -inf
     return torch.special.entr(p) + torch.special.entr(1 - p)
 
 
-def estimated_information(run: Run[Settings], centres: Tensor, p: Tensor) -> tuple[Metrics, Metrics]:
-    """MINE's I(X;T) and I(Y;T) in bits with their standard errors, from rows that show T and c, or T and Y."""
+def estimated_information(run: Run[Settings], task: Task, centres: Tensor) -> tuple[Metrics, Metrics]:
+    """I(X;T) and I(Y;T) in bits by `mine_fast.estimate` with their standard errors, from rows of X, Y and T."""
     settings = run.settings
-    c = centres.repeat(settings.repeats, 1)
-    t = c + settings.noise * torch.randn_like(c)
-    y = (torch.rand(len(c), dtype=torch.double) < p.repeat(settings.repeats)).float()
-    found = []
-    for side, critic in (
-        (c, ChannelCritic(c.shape[1], settings.width, settings.noise)),
-        (y, LabelCritic(c.shape[1], settings.width)),
-    ):
-        result = mine_fast.MINE(critic, seed=run.seed).fit(
-            side, t, steps=settings.steps, batch_size=512, folds=settings.folds, learning_rate=5e-3
-        )
-        found.append({"bits": result.bits, "stderr": result.stderr * BITS})
-    return found[0], found[1]
+    x, p, t = (column.repeat(settings.repeats, *(1,) * (column.ndim - 1)) for column in (task.x, task.p, centres))
+    t = t + settings.noise * torch.randn_like(t)
+    y = (torch.rand(len(p), dtype=torch.double) < p).float()
+    results = [mine_fast.estimate(side, t, seed=run.seed, steps=settings.steps) for side in (x, y)]
+    of_x, of_y = ({"bits": result.bits, "stderr": result.stderr * BITS} for result in results)
+    return of_x, of_y
 
 
 def train(run: Run[Settings], activation: str, task: Task) -> list[Metrics]:
@@ -230,7 +189,7 @@ def read(run: Run[Settings], net: Network, task: Task, y: Tensor, training: Tens
     layers = []
     for centres in net.layers(task.x):
         of_x, of_y = exact_information(centres, task.p, run.settings.noise)
-        of_x_estimated, of_y_estimated = estimated_information(run, centres, task.p)
+        of_x_estimated, of_y_estimated = estimated_information(run, task, centres)
         layers.append(
             {
                 "I(X;T)": of_x,
@@ -289,7 +248,7 @@ def draw(path: Path, networks: Metrics) -> None:
     figure.savefig(path, dpi=120)
 
 
-def draw_plane(panel: Axes, history: Sequence[Metrics], estimated: bool) -> object:
+def draw_plane(panel: Axes, history: Sequence[Metrics], estimated: bool) -> PathCollection:
     """One network's path through the plane."""
     last = max(2, history[-1]["epoch"])
     norm = LogNorm(1, last)
@@ -308,7 +267,7 @@ def draw_plane(panel: Axes, history: Sequence[Metrics], estimated: bool) -> obje
 EXPERIMENT = Experiment(
     "information-plane",
     {
-        "smoke": Settings(activations=("tanh",), widths=(12, 4, 2), epochs=(0, 20), rate=1e-2, steps=200, repeats=1),
+        "smoke": Settings(activations=("tanh",), widths=(12, 3), epochs=(0, 20), rate=1e-2, steps=100, repeats=1),
         "quick": Settings(),
         "paper": Settings(
             epochs=(0, 1, 2, 4, 7, 12, 20, 35, 60, 100, 180, 320, 560, 1000, 1800, 3200), repeats=5, steps=1500
