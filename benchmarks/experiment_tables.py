@@ -108,9 +108,43 @@ def information_plane(document: dict[str, Any]) -> str:
     )
 
 
+def gan_plane(document: dict[str, Any]) -> str:
+    blocks = [about(document, "Of 2500 samples")]
+    for target, arms in document["metrics"].items():
+        rows = [
+            [arm, number(found["modes"], 1), number(found["share"]), number(found["reverse KL"])]
+            for arm, found in arms.items()
+        ]
+        blocks.append(table([target, "modes", "share within 3 sigma", "reverse KL"], rows))
+    return "\n\n".join(blocks)
+
+
+def gan_stacked_mnist(document: dict[str, Any]) -> str:
+    rows = [
+        [arm, number(found["modes"], 1), number(found["KL"], 2)]
+        for arm, found in document["metrics"].items()
+        if arm != "classifier error"
+    ]
+    settings = document["settings"]
+    said = f"{settings['steps']:,} steps at width {settings['width']}"
+    return about(document, said) + "\n\n" + table(["", "modes of 1000", "KL from uniform"], rows)
+
+
+def bigan(document: dict[str, Any]) -> str:
+    arms = {arm: found for arm, found in document["metrics"].items() if arm.startswith("beta")}
+    names = [name for name in next(iter(arms.values())) if name not in ("step", "curve")]
+    rows = [[arm, *(number(found[name], 2) for name in names)] for arm, found in arms.items()]
+    return about(document, f"{document['settings']['steps']:,} steps") + "\n\n" + table(["", *names], rows)
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "gaussian": gaussian,
     "equitability": equitability,
+    "gan-spiral": gan_plane,
+    "gan-25gaussians": gan_plane,
+    "gan-stacked-mnist": gan_stacked_mnist,
+    "bigan-25gaussians": bigan,
+    "bigan-mnist": bigan,
     "ib-mnist": ib_mnist,
     "information-plane": information_plane,
 }
