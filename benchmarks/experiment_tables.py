@@ -1,4 +1,4 @@
-"""Write the tables of docs/experiments.md from benchmarks/results/experiments/NAME/metrics.json, between its markers.
+"""Write the tables of docs/experiments*.md from benchmarks/results/experiments/NAME/metrics.json, between its markers.
 
     python benchmarks/experiment_tables.py [--check]
 
@@ -16,7 +16,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "experiments"
-PAGE = ROOT / "docs" / "experiments.md"
+PAGES = sorted((ROOT / "docs").glob("experiments*.md"))
 
 
 def number(value: Any, digits: int = 3) -> str:
@@ -151,26 +151,27 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
 
 
 def filled(page: str) -> str:
-    """The page with the tables of all results that are there."""
+    """The page with the tables of all results that it has a place for."""
     for name, render in TABLES.items():
-        path = RESULTS / name / "metrics.json"
-        if not path.is_file():
-            continue
-        start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
-        before, _, rest = page.partition(start)
-        after = rest.partition(end)[2]
-        if not after:
-            raise ValueError(f"{PAGE} has no place for {name}: {start.strip()} ... {end}")
-        page = f"{before}{start}{render(json.loads(path.read_text()))}\n{end}{after}"
+        path, start, end = RESULTS / name / "metrics.json", f"<!-- {name} -->\n", f"<!-- /{name} -->"
+        if path.is_file() and start in page:
+            before, _, rest = page.partition(start)
+            after = rest.partition(end)[2]
+            page = f"{before}{start}{render(json.loads(path.read_text()))}\n{end}{after}"
     return page
 
 
 def main() -> None:
-    page = PAGE.read_text()
-    wanted = filled(page)
-    if "--check" in sys.argv:
-        sys.exit(None if page == wanted else f"{PAGE} is not what the results say: run {sys.argv[0]}")
-    PAGE.write_text(wanted)
+    pages = {path: path.read_text() for path in PAGES}
+    lost = [name for name in TABLES if not any(f"<!-- {name} -->" in page for page in pages.values())]
+    if lost:
+        sys.exit(f"no page has a place for {', '.join(lost)}: <!-- NAME --> ... <!-- /NAME -->")
+    for path, page in pages.items():
+        wanted = filled(page)
+        if "--check" not in sys.argv:
+            path.write_text(wanted)
+        elif page != wanted:
+            sys.exit(f"{path} is not what the results say: run {sys.argv[0]}")
 
 
 if __name__ == "__main__":
