@@ -17,7 +17,7 @@ from mine_fast.experiments.digits import classifier_of, mosaic, prepared, told, 
 from mine_fast.experiments.experiment import Experiment, Metrics
 from mine_fast.experiments.figures import CYCLE, GREY, panels
 from mine_fast.experiments.gan import label
-from mine_fast.experiments.run import Run
+from mine_fast.experiments.run import Run, seeded
 from mine_fast.modules import in_mode
 
 __all__ = ["ANCHORS", "EXPERIMENT", "Settings", "reconstruction", "similarity"]
@@ -98,8 +98,7 @@ def train(run: Run[Settings], training: Digits, test: Digits, classifier: nn.Mod
 
 def reconstructed(networks: Networks, images: Tensor) -> Tensor:
     """Images [N, 1, 28, 28] encoded, with the code's noise, and generated again."""
-    with torch.random.fork_rng(range(torch.cuda.device_count())):
-        torch.manual_seed(0)
+    with seeded(0):
         return networks.generator(networks.encoder.draw(images.flatten(1))).view_as(images)
 
 
