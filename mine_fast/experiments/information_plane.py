@@ -27,6 +27,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
 from matplotlib.colors import LogNorm
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -289,7 +290,7 @@ def draw(path: Path, networks: Metrics) -> None:
     figure.savefig(path, dpi=120)
 
 
-def draw_plane(panel: Axes, history: Sequence[Metrics], estimated: bool) -> object:
+def draw_plane(panel: Axes, history: Sequence[Metrics], estimated: bool) -> PathCollection:
     """One network's path through the plane."""
     last = max(2, history[-1]["epoch"])
     norm = LogNorm(1, last)
