@@ -1,4 +1,4 @@
-"""Write the tables of docs/experiments.md from benchmarks/results/experiments/NAME/metrics.json, between its markers.
+"""Write the tables of docs/experiments*.md from benchmarks/results/experiments/NAME/metrics.json, between its markers.
 
     python benchmarks/experiment_tables.py [--check]
 
@@ -16,7 +16,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "experiments"
-PAGE = ROOT / "docs" / "experiments.md"
+PAGES = sorted((ROOT / "docs").glob("experiments*.md"))
 
 
 def number(value: Any, digits: int = 3) -> str:
@@ -108,35 +108,70 @@ def information_plane(document: dict[str, Any]) -> str:
     )
 
 
+def gan_plane(document: dict[str, Any]) -> str:
+    blocks = [about(document, "Of 2500 samples")]
+    for target, arms in document["metrics"].items():
+        rows = [
+            [arm, number(found["modes"], 1), number(found["share"]), number(found["reverse KL"])]
+            for arm, found in arms.items()
+        ]
+        blocks.append(table([target, "modes", "share within 3 sigma", "reverse KL"], rows))
+    return "\n\n".join(blocks)
+
+
+def gan_stacked_mnist(document: dict[str, Any]) -> str:
+    rows = [
+        [arm, number(found["modes"], 1), number(found["KL"], 2)]
+        for arm, found in document["metrics"].items()
+        if arm != "classifier error"
+    ]
+    settings = document["settings"]
+    said = f"{settings['steps']:,} steps at width {settings['width']}"
+    return about(document, said) + "\n\n" + table(["", "modes of 1000", "KL from uniform"], rows)
+
+
+def bigan(document: dict[str, Any]) -> str:
+    arms = {arm: found for arm, found in document["metrics"].items() if arm.startswith("beta")}
+    names = [name for name in next(iter(arms.values())) if name not in ("step", "curve")]
+    rows = [[arm, *(number(found[name], 2) for name in names)] for arm, found in arms.items()]
+    return about(document, f"{document['settings']['steps']:,} steps") + "\n\n" + table(["", *names], rows)
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "gaussian": gaussian,
     "equitability": equitability,
+    "gan-spiral": gan_plane,
+    "gan-25gaussians": gan_plane,
+    "gan-stacked-mnist": gan_stacked_mnist,
+    "bigan-25gaussians": bigan,
+    "bigan-mnist": bigan,
     "ib-mnist": ib_mnist,
     "information-plane": information_plane,
 }
 
 
 def filled(page: str) -> str:
-    """The page with the tables of all results that are there."""
+    """The page with the tables of all results that it has a place for."""
     for name, render in TABLES.items():
-        path = RESULTS / name / "metrics.json"
-        if not path.is_file():
-            continue
-        start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
-        before, _, rest = page.partition(start)
-        after = rest.partition(end)[2]
-        if not after:
-            raise ValueError(f"{PAGE} has no place for {name}: {start.strip()} ... {end}")
-        page = f"{before}{start}{render(json.loads(path.read_text()))}\n{end}{after}"
+        path, start, end = RESULTS / name / "metrics.json", f"<!-- {name} -->\n", f"<!-- /{name} -->"
+        if path.is_file() and start in page:
+            before, _, rest = page.partition(start)
+            after = rest.partition(end)[2]
+            page = f"{before}{start}{render(json.loads(path.read_text()))}\n{end}{after}"
     return page
 
 
 def main() -> None:
-    page = PAGE.read_text()
-    wanted = filled(page)
-    if "--check" in sys.argv:
-        sys.exit(None if page == wanted else f"{PAGE} is not what the results say: run {sys.argv[0]}")
-    PAGE.write_text(wanted)
+    pages = {path: path.read_text() for path in PAGES}
+    lost = [name for name in TABLES if not any(f"<!-- {name} -->" in page for page in pages.values())]
+    if lost:
+        sys.exit(f"no page has a place for {', '.join(lost)}: <!-- NAME --> ... <!-- /NAME -->")
+    for path, page in pages.items():
+        wanted = filled(page)
+        if "--check" not in sys.argv:
+            path.write_text(wanted)
+        elif page != wanted:
+            sys.exit(f"{path} is not what the results say: run {sys.argv[0]}")
 
 
 if __name__ == "__main__":

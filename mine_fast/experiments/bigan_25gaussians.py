@@ -16,7 +16,7 @@ from mine_fast.experiments.figures import BLACK, CYCLE, panels
 from mine_fast.experiments.gan import label
 from mine_fast.experiments.gan_plane import target_of
 from mine_fast.experiments.modes import Target, coverage
-from mine_fast.experiments.run import Run
+from mine_fast.experiments.run import Run, seeded
 
 __all__ = ["EXPERIMENT", "Settings", "reconstruction"]
 
@@ -56,8 +56,7 @@ def train(run: Run[Settings], target: Target, beta: float) -> list[Metrics]:
     generator, encoder = networks.generator, networks.encoder
 
     def look() -> Metrics:
-        with torch.random.fork_rng(range(torch.cuda.device_count())):
-            torch.manual_seed(0)
+        with seeded(0):  # the same rows at every look
             x = target.sample(settings.samples)
             again = generator(encoder.draw(x))
             made = generator(torch.randn(settings.samples, settings.code, device=run.device))

@@ -13,11 +13,11 @@ from torchmetrics.functional.image import multiscale_structural_similarity_index
 
 from mine_fast.experiments.bigan import BiGANSettings, Networks, perceptrons, train_bigan
 from mine_fast.experiments.data import Digits
-from mine_fast.experiments.digits import classifier_of, mosaic, prepared, told, train_classifier
+from mine_fast.experiments.digits import mosaic, prepared, told, train_classifier
 from mine_fast.experiments.experiment import Experiment, Metrics
 from mine_fast.experiments.figures import CYCLE, GREY, panels
 from mine_fast.experiments.gan import label
-from mine_fast.experiments.run import Run
+from mine_fast.experiments.run import Run, seeded
 from mine_fast.modules import in_mode
 
 __all__ = ["ANCHORS", "EXPERIMENT", "Settings", "reconstruction", "similarity"]
@@ -98,8 +98,7 @@ def train(run: Run[Settings], training: Digits, test: Digits, classifier: nn.Mod
 
 def reconstructed(networks: Networks, images: Tensor) -> Tensor:
     """Images [N, 1, 28, 28] encoded, with the code's noise, and generated again."""
-    with torch.random.fork_rng(range(torch.cuda.device_count())):
-        torch.manual_seed(0)
+    with seeded(0):
         return networks.generator(networks.encoder.draw(images.flatten(1))).view_as(images)
 
 
@@ -107,8 +106,7 @@ def run(run: Run[Settings]) -> Metrics:
     """Every arm, from the same seed."""
     settings = run.settings
     training, test = prepared(run, "train", settings.rows), prepared(run, "test", settings.test_rows)
-    trained = run.part("classifier", lambda: train_classifier(run, training, test, settings.classifier_epochs))
-    classifier = classifier_of(run, trained)
+    classifier, wrong = train_classifier(run, training, test, settings.classifier_epochs)
     arms = {
         label(beta): run.part(label(beta), partial(train, run, training, test, classifier, beta))
         for beta in settings.betas
@@ -127,7 +125,7 @@ def run(run: Run[Settings]) -> Metrics:
     for panel in axes.flat:
         panel.set_axis_off()
     run.save_figure("digits", figure)
-    found: Metrics = {"classifier error": trained["error"]}
+    found: Metrics = {"classifier error": wrong}
     for arm, result in arms.items():
         found[arm] = {**result["curve"][-1], "curve": result["curve"]}
     return found

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 import mine_fast
 from mine_fast.experiments.adaptive_clipping import backward_adaptively
 from mine_fast.experiments.experiment import Metrics
-from mine_fast.experiments.run import Run
+from mine_fast.experiments.run import Run, seeded
 from mine_fast.modules import in_mode
 
 __all__ = ["GANSettings", "Networks", "discriminator_loss", "generator_loss", "label", "sample", "train_gan"]
@@ -89,11 +89,9 @@ def inputs(settings: GANSettings, rows: int, device: torch.device) -> Tensor:
 
 @torch.no_grad()
 def sample(generator: nn.Module, settings: GANSettings, rows: int, device: torch.device) -> Tensor:
-    """What a generator in evaluation mode makes of fresh inputs; torch's generator stays as it was."""
-    with torch.random.fork_rng(range(torch.cuda.device_count())):
-        torch.manual_seed(0)
-        with in_mode(generator, False):
-            return torch.cat([generator(inputs(settings, min(1000, rows - at), device)) for at in range(0, rows, 1000)])
+    """What a generator in evaluation mode makes of inputs that are the same at every call."""
+    with seeded(0), in_mode(generator, False):
+        return torch.cat([generator(inputs(settings, min(1000, rows - at), device)) for at in range(0, rows, 1000)])
 
 
 def train_gan(

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 import mine_fast
 from mine_fast.experiments.data import Digits
-from mine_fast.experiments.digits import classifier_of, mosaic, prepared, told, train_classifier
+from mine_fast.experiments.digits import mosaic, prepared, told, train_classifier
 from mine_fast.experiments.experiment import Experiment, Metrics
 from mine_fast.experiments.figures import CYCLE, GREY, panels
 from mine_fast.experiments.gan import GANSettings, Networks, label, sample, train_gan
@@ -142,8 +142,7 @@ def run(run: Run[Settings]) -> Metrics:
     """Every arm, from the same seed."""
     settings = run.settings
     training, test = prepared(run, "train", settings.rows), prepared(run, "test", 10_000)
-    trained = run.part("classifier", lambda: train_classifier(run, training, test, settings.classifier_epochs))
-    classifier = classifier_of(run, trained)
+    classifier, wrong = train_classifier(run, training, test, settings.classifier_epochs)
     arms = {
         label(beta): run.part(label(beta), partial(train, run, training, classifier, beta)) for beta in settings.betas
     }
@@ -155,7 +154,7 @@ def run(run: Run[Settings]) -> Metrics:
         panel.set_title(f"{arm}, step {last['step']:,}: {last['modes']} modes, KL {last['KL']:.2f}", fontsize="small")
     run.save_figure("samples", figure)
     real = stack_modes(classifier, random_stacks(test.images, settings.samples))
-    found: Metrics = {"classifier error": trained["error"], "test images": real}
+    found: Metrics = {"classifier error": wrong, "test images": real}
     for arm, result in arms.items():
         found[arm] = {**result["curve"][-1], "curve": result["curve"]}
     return found
