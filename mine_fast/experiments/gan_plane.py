@@ -56,7 +56,7 @@ def train(run: Run[Settings], target: Target, beta: float) -> list[Metrics]:
     generator = perceptron([settings.noise + settings.code, *settings.generator, 2], batch_norm=True)
     discriminator = perceptron([2, *settings.discriminator, 1])
     mine = mine_fast.MINE(perceptron([2 + settings.code, *settings.discriminator, 1]), method="concat")
-    networks = Networks(*map(run.on_device, (generator, discriminator, mine)))
+    networks = Networks(run.on_device(generator), run.on_device(discriminator), run.on_device(mine))
 
     def look() -> Metrics:
         samples = sample(generator, settings, settings.samples, run.device)

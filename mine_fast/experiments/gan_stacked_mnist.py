@@ -126,9 +126,9 @@ def random_stacks(images: Tensor, rows: int) -> Tensor:
 def train(run: Run[Settings], training: Digits, classifier: nn.Module, beta: float) -> Metrics:
     """One arm: the modes of its samples, look by look, and some of the last to draw."""
     settings = run.settings
-    generator = Generator(settings.noise + settings.code, settings.width)
-    critic = Critic(settings.code, settings.width)
-    networks = Networks(*map(run.on_device, (generator, discriminator(settings.width), mine_fast.MINE(critic))))
+    generator = run.on_device(Generator(settings.noise + settings.code, settings.width))
+    mine = mine_fast.MINE(Critic(settings.code, settings.width))
+    networks = Networks(generator, run.on_device(discriminator(settings.width)), run.on_device(mine))
 
     def look() -> Metrics:
         return stack_modes(classifier, sample(generator, settings, settings.samples, run.device))
