@@ -51,7 +51,11 @@ def restore_threads() -> Iterator[None]:
 
 @pytest.fixture
 def fresh_dynamo() -> Iterator[None]:
-    """Compile from nothing, so that no earlier test's guards decide what this one sees."""
+    """Compile from nothing: neither an earlier test's guards nor graphs cached on disk decide what this one sees.
+
+    The cache on disk knows a graph by the ops that it calls forward, not by their autograd.
+    """
     torch._dynamo.reset()
-    yield
+    with torch._functorch.config.patch(enable_autograd_cache=False):
+        yield
     torch._dynamo.reset()

@@ -227,7 +227,8 @@ def test_opcheck(dtype):
     parts = [sample(11, 13, seed=s, dtype=dtype).requires_grad_() for s in range(2)]
     log_ema = torch.tensor(0.3, dtype=dtype)
     opcheck(raw.all_pairs.default, (*parts, layers, [1, 6], [1.0, 1.0], log_ema, 0.1, 0, True))
-    opcheck(raw.all_pairs_backward.default, (log_ema, parts[0].detach().flatten(), parts))
+    inputs = [part.detach() for part in parts]
+    opcheck(raw.all_pairs_backward.default, (log_ema, inputs[0].flatten(), inputs))
 
 
 def test_the_raw_op_without_gradient_says_so():
