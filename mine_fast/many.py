@@ -103,7 +103,7 @@ class Request:
         for loss, seed in zip(self.losses, self.seeds, strict=True):
             yield Task(
                 lambda loss=loss, seed=seed: self._plan(x, y, loss, seed),  # type: ignore[misc]
-                self.steps(x) // len(self.seeds),
+                steps_of(loss, settings),
                 alone=elsewhere or given_elsewhere or y is None,
                 memory=16 * rows * (x_width + y_width),
                 memory_per_fit=fit_memory(rows, x_width, y_width, settings),

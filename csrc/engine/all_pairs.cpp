@@ -4,13 +4,12 @@
 #include <algorithm>
 #include <cmath>
 
+#include "score_reference.h"
+
 namespace mine_fast::engine {
 
 namespace {
 
-// Beyond this, T - reference is brought back by a new reference: weights stay below e^40, far from fp32's end. Weights
-// that are too small for fp32 do not count beside the one that made the reference.
-constexpr float kReferenceAbove = 40.f;
 constexpr double kBaseAbove = 600.;  // the same for the fp64 sums
 constexpr int64_t kFlushTiles = 32;  // tiles whose sums stay in fp32
 constexpr int64_t kRowsOfX = 8;      // of a tile; the fewer, the more rows of y, and the more to add up for each pair
@@ -58,7 +57,7 @@ AllPairs::AllPairs(const Network& network, const Kernels& kernels, int64_t batch
       pool_(pool),
       tile_rows_(rows_of_tile(network)),
       x_sums_(with_gradient ? batch * network.layers[0].stride : 0),
-      prepared_(network, kernels) {
+      prepared_(network, kernels, true) {
   const int64_t threads = pool.size();
   for (int64_t t = 0; t < threads; ++t) {
     workers_.push_back(std::make_unique<Worker>(network, kernels, tile_rows_, batch, with_gradient));
@@ -168,7 +167,8 @@ void AllPairs::marginal_tile(Worker& worker, const Block& block) {
   if (pairs == 0) return;
   const float* scores = forward(worker, block, pairs);
   const float most = *std::max_element(scores, scores + pairs);
-  if (std::isfinite(most) && !(most - worker.reference <= kReferenceAbove)) set_reference(worker, most);
+  // Weights that are too small for fp32 do not count beside the one that made the reference.
+  if (std::isfinite(most) && !(most - worker.reference <= kRescaleAbove)) set_reference(worker, most);
   const float reference = std::isfinite(worker.reference) ? worker.reference : 0.f;
   float* weight = worker.tile.row_weight();
   worker.marginal.merge({reference, kernels_.exponentials(scores, pairs, reference, weight)});

@@ -27,18 +27,9 @@ AllPairsStep::AllPairsStep(const Network& network, const Kernels& kernels, int64
 void AllPairsStep::gather(const Data& data, const StepState& state) {
   const Bijection order(state.seed, state.epoch, 2, data.rows);
   const NoiseKey noise{state.seed, state.offset};
-  const int64_t dx = network_.x_width, dy = network_.y_width;
   for (int64_t i = 0; i < batch_; ++i) {
     const int64_t row = order.apply(state.position + i);
-    float* x = x_.row(i);
-    std::copy_n(data.x + row * dx, dx, x);
-    x[dx] = 1.f;
-    float* y = y_.row(i);
-    std::copy_n(data.y + row * dy, dy, y);
-    if (network_.input_noise > 0.f) {
-      kernels_.add_noise(x, dx, network_.input_noise, noise, kNoiseOfX, static_cast<uint64_t>(i));
-      kernels_.add_noise(y, dy, network_.input_noise, noise, kNoiseOfY, static_cast<uint64_t>(i));
-    }
+    copy_pair(network_, kernels_, data, row, noise, i, x_.row(i), y_.row(i));
   }
   x_.look_for_zeros();
   y_.look_for_zeros();

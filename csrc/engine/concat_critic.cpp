@@ -29,14 +29,9 @@ void ConcatCritic::score(const Kernels& kernels, const float* parameters, const 
   const HiddenLayer& first = network_.layers[0];
   const int64_t dx = x_width, dy = y_width;
   Tile tile(network_, kernels, kRows, false);
-  Buffer<float> x_part(kRows * first.stride), y_part(kRows * first.stride), transposed(network_.transposed),
-      zeros(network_.max_stride);
-  for (size_t l = 1; l < network_.layers.size(); ++l) {
-    const HiddenLayer& layer = network_.layers[l];
-    kernels.transpose(parameters + layer.parameters, layer.in_stride, layer.width, layer.in + 1,
-                      transposed.data() + layer.transposed, layer.stride);
-  }
-  const StepWeights weights{parameters, transposed.data(), nullptr};
+  Buffer<float> x_part(kRows * first.stride), y_part(kRows * first.stride), zeros(network_.max_stride);
+  PreparedWeights prepared(network_, kernels, false);
+  const StepWeights weights = prepared.of(parameters);
   const float* bias = network_.x_weights(parameters) + dx * first.stride;
   std::vector<int32_t> same(kRows);
   for (int32_t r = 0; r < kRows; ++r) same[r] = r;

@@ -1,12 +1,26 @@
 // The choice between the dense and the sparse product is made for each batch by its own zeros.
 #include "inputs.h"
 
+#include <algorithm>
+
 namespace mine_fast::engine {
 
 namespace {
 constexpr int64_t kLeastColumns = 32;  // below, the first layer's products are a small part of a step
 constexpr double kSparseBelow = 0.5;   // share of elements that are not 0; break-even is at 0.6 to 0.7
 }  // namespace
+
+void copy_pair(const Network& network, const Kernels& kernels, const Data& data, int64_t row, NoiseKey noise, int64_t i,
+               float* x, float* y) {
+  const int64_t dx = network.x_width, dy = network.y_width;
+  std::copy_n(data.x + row * dx, dx, x);
+  x[dx] = 1.f;
+  std::copy_n(data.y + row * dy, dy, y);
+  if (network.input_noise > 0.f) {
+    kernels.add_noise(x, dx, network.input_noise, noise, kNoiseOfX, static_cast<uint64_t>(i));
+    kernels.add_noise(y, dy, network.input_noise, noise, kNoiseOfY, static_cast<uint64_t>(i));
+  }
+}
 
 InputRows::InputRows(const Kernels& kernels, int64_t batch, int64_t columns)
     : kernels_(kernels), batch_(batch), columns_(columns), rows_(batch * columns) {

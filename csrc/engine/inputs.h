@@ -5,9 +5,15 @@
 #include <cstdint>
 
 #include "buffer.h"
+#include "critic.h"
 #include "kernels.h"
+#include "network.h"
 
 namespace mine_fast::engine {
+
+// Row `row` of the data as a pair that a network reads: x with a 1 behind it, y, and the noise of pair i of the step.
+void copy_pair(const Network& network, const Kernels& kernels, const Data& data, int64_t row, NoiseKey noise, int64_t i,
+               float* x, float* y);
 
 class InputRows {
  public:

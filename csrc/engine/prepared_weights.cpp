@@ -9,9 +9,9 @@ namespace {
 constexpr int64_t kTablesKept = int64_t{1} << 16;
 }  // namespace
 
-PreparedWeights::PreparedWeights(const Network& network, const Kernels& kernels)
+PreparedWeights::PreparedWeights(const Network& network, const Kernels& kernels, bool backward)
     : network_(network), kernels_(kernels), transposed_(network.transposed) {
-  if (!Tile::last_rows_unscaled(network)) return;
+  if (!backward || !Tile::last_rows_unscaled(network)) return;
   const int64_t size = subset_table_size(network.last().width, network.last().in);
   if (size <= kTablesKept) tables_.resize(size);
 }

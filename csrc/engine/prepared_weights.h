@@ -11,7 +11,8 @@ namespace mine_fast::engine {
 
 class PreparedWeights {
  public:
-  PreparedWeights(const Network& network, const Kernels& kernels);
+  // Without `backward` there are no tables.
+  PreparedWeights(const Network& network, const Kernels& kernels, bool backward);
 
   // Made anew from these parameters (padded layout), which must stay where they are while the result is in use.
   StepWeights of(const float* parameters);

@@ -6,15 +6,13 @@
 #include <string>
 
 #include "../shuffle.h"
+#include "score_reference.h"
 #include "tower.h"
 
 namespace mine_fast::engine {
 
 namespace {
 
-// Beyond this, T - m is brought back by a new reference: weights stay below e^40, far from fp32's end.
-constexpr float kRescaleAbove = 40.f;
-constexpr float kRescaleBelow = -20.f;             // a first tile this far below the guess would lose its small weights
 constexpr int64_t kTileFloats = int64_t{1} << 16;  // of W: half of a 512 KB cache
 constexpr int64_t kScoreRows = 128;
 
@@ -102,8 +100,7 @@ class SeparableStep : public GradientStep {
       for (int64_t c = 0; c < batch_; ++c) most = scores[c] > most ? scores[c] : most;
     }
     if (begin == 0) {
-      const float above = most - guess;
-      reference_ = above <= kRescaleAbove && above >= kRescaleBelow ? guess : most;
+      reference_ = first_reference(guess, most);
     } else if (most - reference_ > kRescaleAbove) {
       const double factor = std::exp(static_cast<double>(reference_) - static_cast<double>(most));
       kernels_.scale(grad_f_.data(), begin * stride, static_cast<float>(factor));

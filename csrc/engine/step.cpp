@@ -4,15 +4,14 @@
 #include <algorithm>
 #include <cmath>
 
+#include "score_reference.h"
+
 namespace mine_fast::engine {
 
 namespace {
 
-// Beyond this, T - m is brought back by a new reference: weights stay below e^40, far from fp32's end.
-constexpr float kRescaleAbove = 40.f;
-constexpr float kRescaleBelow = -20.f;  // a first tile this far below the guess would lose its small weights
-constexpr int64_t kFlushTiles = 32;     // fp32 sums of more tiles go through a second level
-constexpr double kDeferred = 1e4;       // largest factor (times M, or its inverse) that is left to the optimiser
+constexpr int64_t kFlushTiles = 32;  // fp32 sums of more tiles go through a second level
+constexpr double kDeferred = 1e4;    // largest factor (times M, or its inverse) that is left to the optimiser
 
 // Equal tiles for this many rows.
 int64_t equal_tiles(int64_t rows, int64_t most) {
@@ -52,7 +51,7 @@ Step::Step(const Network& network, const Kernels& kernels, int64_t batch, int64_
       y_part_(batch * network.layers[0].stride),
       x_rows_(batch * network.layers[0].stride),
       zeros_(network.max_stride),
-      prepared_(network, kernels) {
+      prepared_(network, kernels, true) {
   for (const HiddenLayer& layer : network.layers) has_noise_ = has_noise_ || layer.noise > 0.f;
   const int64_t threads = pool.size();
   tile_rows_ = equal_tiles((batch + threads - 1) / threads, rows_of_tile(network));
@@ -70,19 +69,10 @@ Step::Step(const Network& network, const Kernels& kernels, int64_t batch, int64_
 void Step::gather(const Data& data, const StepState& state) {
   const Bijection order(state.seed, state.epoch, 2, data.rows);
   const MarginalShuffle shuffle(state.seed, state.offset, batch_);
-  const int64_t dx = network_.x_width, dy = network_.y_width;
   for (int64_t i = 0; i < batch_; ++i) {
     const int64_t slot = shuffle.rank(i), row = order.apply(state.position + i);
     row_of_slot_[slot] = i;
-    float* x = x_.row(slot);
-    std::copy_n(data.x + row * dx, dx, x);
-    x[dx] = 1.f;
-    float* y = y_.row(slot);
-    std::copy_n(data.y + row * dy, dy, y);
-    if (network_.input_noise > 0.f) {
-      kernels_.add_noise(x, dx, network_.input_noise, noise_, kNoiseOfX, static_cast<uint64_t>(i));
-      kernels_.add_noise(y, dy, network_.input_noise, noise_, kNoiseOfY, static_cast<uint64_t>(i));
-    }
+    copy_pair(network_, kernels_, data, row, noise_, i, x_.row(slot), y_.row(slot));
   }
   x_.look_for_zeros();
   y_.look_for_zeros();
@@ -136,8 +126,7 @@ void Step::rescale(Worker& worker, float factor) {
 void Step::marginal_tile(Worker& worker, const float* scores, int64_t rows, bool set, float guess) {
   const float most = maximum(scores, rows);
   if (!worker.has_reference) {
-    const float above = most - guess;
-    worker.reference = above <= kRescaleAbove && above >= kRescaleBelow ? guess : most;
+    worker.reference = first_reference(guess, most);
     worker.has_reference = true;
   } else if (most - worker.reference > kRescaleAbove) {
     const double factor = std::exp(static_cast<double>(worker.reference) - static_cast<double>(most));

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 import mine_fast
 from mine_fast.experiments.adaptive_clipping import backward_adaptively
 from mine_fast.experiments.experiment import Metrics
+from mine_fast.experiments.gan import discriminator_loss, note, steps_to_look, two_optimizers
 from mine_fast.experiments.networks import perceptron
 from mine_fast.experiments.run import Run
 from mine_fast.modules import in_mode
@@ -114,11 +115,10 @@ def train_bigan(
     settings = run.settings
     generator, encoder, discriminator, mine = networks
     shared, of_critic = [*generator.parameters(), *encoder.parameters()], list(mine.parameters())
-    discriminator_optimizer, generator_optimizer = (
-        torch.optim.Adam(parameters, lr=settings.rate, betas=(0.5, 0.999), fused=True)
-        for parameters in (discriminator.parameters(), [*shared, *of_critic])
+    discriminator_optimizer, generator_optimizer = two_optimizers(
+        settings.rate, discriminator.parameters(), [*shared, *of_critic]
     )
-    looks = {round(settings.steps * (i + 1) / settings.looks) for i in range(settings.looks)}
+    looks = steps_to_look(settings.steps, settings.looks)
     history: list[Metrics] = []
     for step in run.loop(
         settings.steps,
@@ -136,13 +136,13 @@ def train_bigan(
         pairs = torch.cat([torch.cat([x, code], 1), torch.cat([generator(z), z], 1)])
 
         of_data, of_generator = discriminator(pairs.detach()).chunk(2)
-        loss = F.softplus(-of_data).mean() + F.softplus(of_generator).mean()
+        loss = discriminator_loss(of_data, of_generator)
         discriminator_optimizer.zero_grad()
         loss.backward()
         discriminator_optimizer.step()
 
         of_data, of_generator = discriminator(pairs).chunk(2)
-        adversarial_loss = F.softplus(of_data).mean() + F.softplus(-of_generator).mean()
+        adversarial_loss = discriminator_loss(of_generator, of_data)  # each taken for the other
         if beta:
             backward_adaptively(adversarial_loss, beta * mine(x, code), shared, of_critic)
         else:
@@ -153,6 +153,5 @@ def train_bigan(
         if step + 1 in looks:
             with in_mode(generator, False), in_mode(encoder, False), torch.no_grad():
                 noted = look()
-            history.append({"step": step + 1, **noted})
-            run.log(step + 1, **{name: value for name, value in noted.items() if isinstance(value, (int, float))})
+            note(run, history, step + 1, noted)
     return history

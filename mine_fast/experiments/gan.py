@@ -11,7 +11,7 @@ With beta = 0 the same networks get the same inputs in the same order.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -77,6 +77,28 @@ def generator_loss(fake: Tensor) -> Tensor:
     return F.softplus(-fake).mean()
 
 
+def two_optimizers(
+    rate: float, of_discriminator: Iterable[nn.Parameter], of_others: Iterable[nn.Parameter]
+) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
+    """One for the discriminator, one for what is trained against it."""
+    first, second = (
+        torch.optim.Adam(parameters, lr=rate, betas=(0.5, 0.999), fused=True)
+        for parameters in (of_discriminator, of_others)
+    )
+    return first, second
+
+
+def steps_to_look(steps: int, looks: int) -> set[int]:
+    """So many steps, evenly, the last among them."""
+    return {round(steps * (i + 1) / looks) for i in range(looks)}
+
+
+def note(run: Run[Any], history: list[Metrics], step: int, noted: Metrics) -> None:
+    """Keep what was noted after a step, and log its numbers."""
+    history.append({"step": step, **noted})
+    run.log(step, **{name: value for name, value in noted.items() if isinstance(value, (int, float))})
+
+
 def label(beta: float) -> str:
     """The name of an arm."""
     return f"beta {beta:g}"
@@ -113,11 +135,10 @@ def train_gan(
     generator, discriminator, mine = networks
     of_generator, of_critic = list(generator.parameters()), list(mine.parameters())
     # The critic goes where the generator goes: its parameters belong with the generator's.
-    discriminator_optimizer, generator_optimizer = (
-        torch.optim.Adam(parameters, lr=settings.rate, betas=(0.5, 0.999), fused=True)
-        for parameters in (discriminator.parameters(), [*of_generator, *of_critic])
+    discriminator_optimizer, generator_optimizer = two_optimizers(
+        settings.rate, discriminator.parameters(), [*of_generator, *of_critic]
     )
-    looks = {round(settings.steps * (i + 1) / settings.looks) for i in range(settings.looks)}
+    looks = steps_to_look(settings.steps, settings.looks)
     history: list[Metrics] = []
     for step in run.loop(
         settings.steps,
@@ -147,7 +168,5 @@ def train_gan(
         generator_optimizer.step()
 
         if step + 1 in looks:
-            noted = look()
-            history.append({"step": step + 1, **noted})
-            run.log(step + 1, **{name: value for name, value in noted.items() if isinstance(value, (int, float))})
+            note(run, history, step + 1, look())
     return history
