@@ -23,7 +23,7 @@ from mine_fast.noise import GaussianNoise
 from mine_fast.ops.all_pairs import all_pairs_term
 from mine_fast.ops.dv import dv_term
 
-__all__ = ["all_pairs_loss"]
+__all__ = ["all_pairs_loss", "all_pairs_terms"]
 
 #: Pairs that a critic is called on at once.
 TILE_PAIRS = 16_384
@@ -97,6 +97,39 @@ def _check_independent_rows(critic: object) -> None:
             )
 
 
+def all_pairs_terms(
+    critic: Callable[..., Tensor], method: str | None, x: Tensor, y: Tensor, loss: str, clip: float
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """What a loss needs of the pairs of `all_pairs_loss`, where these are not all that it is of.
+
+    Args:
+        critic: see `all_pairs_loss`.
+        method: likewise.
+        x: likewise.
+        y: likewise.
+        loss: likewise.
+        clip: likewise.
+
+    Returns:
+        The joint scores [B]; log sum exp over groups of marginal pairs, [K] ("infonce": log mean exp over the
+        candidates of each row, [B]); the sum of softplus over the marginal pairs, [], for losses that train a
+        classifier. Differentiable, in float32 (float64 for float64 scores).
+
+    Raises:
+        ValueError, TypeError: as `all_pairs_loss`.
+    """
+    if fused_name(loss) is not None and (layers := _perceptron(critic, method)) is not None:
+        start = torch.full((), -math.inf, device=x.device)
+        bound, _ = explaining(_of_perceptron, layers, method, x, y, "mine_biased", start, 1.0)
+        joint = call_critic(critic, method, x, y).to(bound.dtype)
+        return joint, (bound + joint.mean() + math.log(x.shape[0] * (x.shape[0] - 1)))[None], None
+    _check_independent_rows(critic)
+    joint, terms = explaining(_tile_terms, critic, method, x, y, loss, clip)
+    if loss == "infonce":
+        return joint, terms[0] - math.log(x.shape[0]), None
+    return joint, terms[0], None if fused_name(loss) is not None else terms[1].sum()
+
+
 def _of_tiles(
     critic: Callable[..., Tensor],
     method: str | None,
@@ -108,22 +141,7 @@ def _of_tiles(
     alpha: float,
 ) -> tuple[Tensor, Tensor]:
     rows = x.shape[0]
-    joint = call_critic(critic, method, x, y)
-    joint = joint.to(_sum_dtype(joint))
-
-    def tile(x_rows: Tensor, y: Tensor, begin: int) -> Tensor:
-        scores = call_critic(critic, method, *_every_pair(x_rows, y)).view(-1, rows)
-        return _row_terms(scores.to(joint.dtype), begin, loss, clip)
-
-    size = max(1, TILE_PAIRS // rows)
-    keeps_nothing = torch.is_grad_enabled()
-    terms = torch.cat(
-        [
-            checkpoint(tile, part, y, begin, use_reentrant=False) if keeps_nothing else tile(part, y, begin)
-            for begin, part in zip(range(0, rows, size), x.split(size), strict=True)
-        ],
-        1,
-    )  # [1 or 2, B]
+    joint, terms = _tile_terms(critic, method, x, y, loss, clip)
     if loss == "infonce":
         return (terms[0] - math.log(rows) - joint).mean(), log_ema
     log_mean_exp = torch.logsumexp(terms[0], 0) - math.log(rows * (rows - 1))
@@ -134,6 +152,27 @@ def _of_tiles(
         return dv_term(scores, rows, log_ema.to(joint.dtype), alpha, fused)[:2]
     value = torch.exp(log_mean_exp) - 1 if loss == "js" else log_mean_exp
     return trained_as_classifier(joint, value, terms[1].sum() / (rows * (rows - 1))), log_ema
+
+
+def _tile_terms(
+    critic: Callable[..., Tensor], method: str | None, x: Tensor, y: Tensor, loss: str, clip: float
+) -> tuple[Tensor, Tensor]:
+    """The joint scores [B] and, of every row of x, what `_row_terms` gives, [1 or 2, B]."""
+    rows = x.shape[0]
+    joint = call_critic(critic, method, x, y)
+    joint = joint.to(_sum_dtype(joint))
+
+    def tile(x_rows: Tensor, y: Tensor, begin: int) -> Tensor:
+        scores = call_critic(critic, method, *_every_pair(x_rows, y)).view(-1, rows)
+        return _row_terms(scores.to(joint.dtype), begin, loss, clip)
+
+    size = max(1, TILE_PAIRS // rows)
+    keeps_nothing = torch.is_grad_enabled()
+    terms = [
+        checkpoint(tile, part, y, begin, use_reentrant=False) if keeps_nothing else tile(part, y, begin)
+        for begin, part in zip(range(0, rows, size), x.split(size), strict=True)
+    ]
+    return joint, torch.cat(terms, 1)
 
 
 def _every_pair(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

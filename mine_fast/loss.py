@@ -18,12 +18,14 @@ from mine_fast.bounds import INFONCE_SHUFFLES, LOSSES, check_clip, fused_name, l
 from mine_fast.checks import as_integer
 from mine_fast.critics import all_scores, call_critic, paired_scores, scores_all_pairs
 from mine_fast.default_critics import MLPCritic, StackedCritic
+from mine_fast.distributed import distributed_loss
 from mine_fast.modules import StartingState
 from mine_fast.ops.dv import check_dv_arguments, dv_term
+from mine_fast.processes import Processes, processes_of
 
 __all__ = ["DVLoss"]
 
-MARGINALS = ("shuffle", "all")
+MARGINALS = ("shuffle", "global", "all")
 
 Self = TypeVar("Self", bound="DVLoss")
 
@@ -48,6 +50,7 @@ class DVLoss(nn.Module):
     shuffles: int
     marginals: str
     clip: float
+    processes: Processes | None
     log_ema: Tensor
     shuffle_key: Tensor
     _evaluation_shuffle: Tensor
@@ -65,6 +68,7 @@ class DVLoss(nn.Module):
         seed: int | None = None,
         clip: float = 5.0,
         marginals: str = "shuffle",
+        process_group: Any = None,
     ) -> None:
         super().__init__()
         if T is not None and not callable(T):
@@ -84,6 +88,9 @@ class DVLoss(nn.Module):
         self.clip = float(clip)
         self.method = method
         self.marginals = marginals
+        self.processes = processes_of(process_group)
+        if marginals == "global" and self.processes is None:
+            raise ValueError("marginals='global' pairs rows across processes and needs a process_group, got None")
         # What was asked for counts in `fit` too, whose defaults are others.
         self._given = {name: value for name, value in (("shuffles", shuffles), ("seed", seed)) if value is not None}
         default_shuffles = INFONCE_SHUFFLES if loss == "infonce" else 1
@@ -99,11 +106,22 @@ class DVLoss(nn.Module):
         """The settings, for `print(mine)`."""
         clip = f", clip={self.clip:g}" if self.loss == "smile" else ""
         pairs = "marginals='all'" if self.marginals == "all" else f"shuffles={self.shuffles}"
-        return f"loss={self.loss!r}, alpha={self.alpha:g}, method={self.method!r}, {pairs}{clip}"
+        if self.marginals == "global":
+            pairs = f"marginals='global', {pairs}"
+        group = "" if self.processes is None else f", process_group={self.processes}"
+        return f"loss={self.loss!r}, alpha={self.alpha:g}, method={self.method!r}, {pairs}{clip}{group}"
 
     def partners(self, rows: int) -> int:
         """Marginal pairs of each row in a batch of so many."""
-        return rows - 1 if self.marginals == "all" else self.shuffles
+        if self.marginals == "all":
+            return rows - 1
+        # The candidates of InfoNCE are different rows, and a row has no more others than that.
+        return min(self.shuffles, rows - 1) if self.loss == "infonce" else self.shuffles
+
+    @property
+    def in_one_product(self) -> bool:
+        """Whether a batch is scored with all its pairs at once, as a `SeparableCritic` in training does."""
+        return self.training and scores_all_pairs(self.T, self.method)
 
     def forward(self, x: Tensor, z: Tensor, z_marg: Tensor | None = None) -> Tensor:
         """Minus the bound on I(X; Z) of a batch; minimise it to train T, or anything before x and z.
@@ -138,7 +156,9 @@ class DVLoss(nn.Module):
         if self.T is None:
             raise ValueError("T is None: the default critic is made by fit(x, y); pass a critic to use MINE as a loss")
         x, z = as_rows(x, "x"), as_rows(z, "z")
-        check_batch(x=x, z=z)
+        # Of a batch that is spread over processes, one may have no rows.
+        if self.processes is None or x.shape[0] or z.shape[0]:
+            check_batch(x=x, z=z)
         if self.method == "concat" and (x.ndim != 2 or z.ndim != 2):
             raise ValueError(
                 f"x and z must be [B, d] to be concatenated, got shapes {list(x.shape)} and {list(z.shape)}; "
@@ -151,31 +171,28 @@ class DVLoss(nn.Module):
 
         Without a key they are drawn by one that training does not come to.
         """
-        in_one_product = self.training and scores_all_pairs(self.T, self.method)
-        if self.marginals == "all":
-            if z_marg is not None:
+        if z_marg is not None:
+            if self.marginals == "all":
                 raise ValueError("z_marg must be None with marginals='all', which pairs x with every other row of z")
-            if not in_one_product:
-                return all_pairs_loss(self.T, self.method, x, z, self.loss, self.clip, self.log_ema, self.alpha)
-        if z_marg is None:
-            if key is None:
-                key = self.shuffle_key + self._evaluation_shuffle
-            if x.shape[0] < 2:
-                raise ValueError(
-                    f"x and z need at least 2 rows: a batch of {x.shape[0]} cannot be shuffled into marginal pairs"
-                )
-            shuffles = self.shuffles
-            if self.loss == "infonce":  # whose candidates are different rows; a row has no more others than that
-                shuffles = min(shuffles, x.shape[0] - 1)
-            if in_one_product:
-                scores = all_scores(self.T, x, z)
-            else:
-                scores = paired_scores(self.T, self.method, x, z, key, shuffles)
-        else:
             z_marg = as_rows(z_marg, "z_marg")
             check_marginal(z, z_marg)
+        if key is None:
+            key = self.shuffle_key if z_marg is not None else self.shuffle_key + self._evaluation_shuffle
+        if self.processes is not None and self.processes.size > 1:
+            return distributed_loss(self, self.processes, x, z, z_marg, key)
+        if self.marginals == "all" and not self.in_one_product:
+            return all_pairs_loss(self.T, self.method, x, z, self.loss, self.clip, self.log_ema, self.alpha)
+        if z_marg is not None:
             joint = call_critic(self.T, self.method, x, z)
             scores = torch.cat([joint, call_critic(self.T, self.method, x, z_marg)])
+        elif x.shape[0] < 2:
+            raise ValueError(
+                f"x and z need at least 2 rows: a batch of {x.shape[0]} cannot be shuffled into marginal pairs"
+            )
+        elif self.in_one_product:
+            scores = all_scores(self.T, x, z)
+        else:
+            scores = paired_scores(self.T, self.method, x, z, key, self.partners(x.shape[0]))
         fused = fused_name(self.loss)
         if fused is None:
             return loss_of_scores(scores, x.shape[0], self.loss, self.clip), self.log_ema

@@ -1,0 +1,275 @@
+"""What the processes of tests/test_distributed.py do, and how they are started. Every process imports this anew."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import math
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+import mine_fast
+from mine_fast import bounds, reference
+from mine_fast.ops import shuffle_key
+
+#: Rows of each process in three steps, by the number of processes: even, uneven, and one without any.
+SIZES = {2: [(6, 6), (9, 3), (5, 0)], 3: [(8, 8, 8), (7, 1, 5), (9, 0, 4)]}
+JOIN_SECONDS = 120
+
+
+class Case(NamedTuple):
+    """A loss module under test."""
+
+    loss: str
+    marginals: str
+    critic: str = "stack"
+    dtype: str = "float32"
+    shuffles: int | None = None
+
+
+# Starting processes ---------------------------------------------------------------------------------------------------
+
+
+class Outcome(NamedTuple):
+    """How a process ended, and what its function returned, if it did."""
+
+    exit_code: int | None
+    result: Any
+
+
+def start(world: int, job: Callable[..., Any], folder: Path, *arguments: Any, timeout: float = 60.0) -> list[Outcome]:
+    """Run job(rank, *arguments) in `world` fresh processes of a gloo group, and wait for them.
+
+    Args:
+        world: how many.
+        job: a function of a module; returns what torch.save takes.
+        folder: an empty one, for the meeting point and the results.
+        arguments: of the job.
+        timeout: of the group, in seconds.
+    """
+    context = multiprocessing.get_context("spawn")
+    folder.mkdir(parents=True, exist_ok=True)
+    started = [
+        context.Process(target=_enter, args=(rank, world, folder, timeout, job, arguments)) for rank in range(world)
+    ]
+    with _one_thread():
+        for process in started:
+            process.start()
+    for process in started:
+        process.join(JOIN_SECONDS)
+        if process.is_alive():
+            process.kill()
+            process.join()
+    results = [folder / f"result-{rank}.pt" for rank in range(world)]
+    return [
+        Outcome(process.exitcode, torch.load(path, weights_only=True) if path.is_file() else None)
+        for process, path in zip(started, results, strict=True)
+    ]
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let processes that start have one thread each: they read this when their libraries load."""
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = before
+
+
+def _enter(rank: int, world: int, folder: Path, timeout: float, job: Callable[..., Any], arguments: tuple) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder / 'meeting-point'}",
+        rank=rank,
+        world_size=world,
+        timeout=datetime.timedelta(seconds=timeout),
+    )
+    torch.save(job(rank, *arguments), folder / f"result-{rank}.pt")
+    dist.destroy_process_group()
+
+
+# Critics and batches --------------------------------------------------------------------------------------------------
+
+
+class TwoArgumentCritic(nn.Module):
+    """T(x, z) that is opaque to the library."""
+
+    def __init__(self, layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, x, z):
+        return self.layers(torch.cat([x, z], 1))
+
+
+def make_critic(kind: str) -> tuple[nn.Module, str | None]:
+    """A critic of two and one columns and the method that it is called by."""
+    torch.manual_seed(0)
+    if kind == "separable":
+        return mine_fast.SeparableCritic(2, 1, hidden=(8,), outputs=4), None
+    layers = nn.Sequential(nn.Linear(3, 16), nn.ReLU(), nn.Linear(16, 16), nn.ELU(), nn.Linear(16, 1))
+    return (layers, "concat") if kind == "stack" else (TwoArgumentCritic(layers), None)
+
+
+class Model(nn.Module):
+    """An encoder whose code's information is measured: both are trained by the loss."""
+
+    def __init__(self, mine: nn.Module) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.encoder = nn.Linear(4, 2)
+        self.mine = mine
+
+    def forward(self, x, z, *rest):
+        return self.mine(self.encoder(x), z, *rest)
+
+
+class Together(nn.ModuleList):
+    """Models that are trained by the sum of their losses, each on its own rows."""
+
+    def forward(self, batches):
+        return torch.stack([model(*rows).double() for model, rows in zip(self, batches, strict=True)])
+
+
+def batch(rows: int, seed: int, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(rows, 4, generator=generator, dtype=torch.float64)
+    z = x[:, :1] + 0.5 * torch.randn(rows, 1, generator=generator, dtype=torch.float64)
+    return x.to(dtype), z.to(dtype)
+
+
+# One process that has all rows ----------------------------------------------------------------------------------------
+
+
+class OneProcess(nn.Module):
+    """The loss of a batch in blocks, each with marginal pairs of its own, in plain torch."""
+
+    def __init__(self, case: Case) -> None:
+        super().__init__()
+        self.case = case
+        self.T, method = make_critic(case.critic)
+        self.score = (
+            (lambda x, z: self.T(torch.cat([x, z], 1))[:, 0]) if method else (lambda x, z: self.T(x, z).view(-1))
+        )
+        self.log_ema = torch.tensor(-math.inf)
+        self.step = 0
+
+    def forward(self, x, z, sizes):
+        loss, rows = self.case.loss, x.shape[0]
+        joint = self.score(x, z)
+        key = shuffle_key(7, self.step)
+        self.step += 1
+        marginal = []  # of every row
+        for x_block, z_block in zip(x.split(sizes), z.split(sizes), strict=True):
+            partners = self.partners(len(x_block), key)
+            marginal += [
+                self.score(row.expand(len(p), -1), z_block[p]) for row, p in zip(x_block, partners, strict=True)
+            ]
+        scores = torch.cat([joint, *marginal])
+        if loss == "infonce":
+            candidates = [torch.cat([t[None], m]) for t, m in zip(joint, marginal, strict=True)]
+            return torch.stack([c.logsumexp(0) - math.log(len(c)) - c[0] for c in candidates]).mean()
+        fused = bounds.fused_name(loss)
+        if fused is None:
+            return bounds.loss_of_scores(scores, rows, loss, 5.0)
+        value, log_ema, _ = reference.dv_term(scores, rows, self.log_ema.to(scores.dtype), 0.1, fused)
+        if loss == "mine":
+            self.log_ema = log_ema
+        return value
+
+    def partners(self, rows, key):
+        """Of every row of a block."""
+        if rows < 2:
+            return [torch.empty(0, dtype=torch.int64)] * rows
+        if self.case.marginals == "all" or self.case.critic == "separable":
+            return [torch.tensor([j for j in range(rows) if j != i]) for i in range(rows)]
+        shuffles = min(self.case.shuffles, rows - 1) if self.case.loss == "infonce" else self.case.shuffles
+        return list(reference.shuffle_index(key, rows, shuffles).T)
+
+
+# Jobs -----------------------------------------------------------------------------------------------------------------
+
+
+def trained(models: Together, step: Callable[..., torch.Tensor], batches: list[list], scale: float) -> list[dict]:
+    """Steps of gradient descent, and what they came to for every model.
+
+    Args:
+        models: which all make a step together.
+        step: what is called in their place.
+        batches: of every step, and of every model in it.
+        scale: of the gradients of the inputs.
+    """
+    optimizer = torch.optim.SGD(models.parameters(), lr=0.1)
+    found: list[dict[str, Any]] = [
+        {name: [] for name in ("loss", "log_ema", "x", "z", "gradient", "parameters")} for _ in models
+    ]
+    for rows in batches:
+        rows = [(x.clone().requires_grad_(), z.clone().requires_grad_(), *rest) for x, z, *rest in rows]
+        optimizer.zero_grad()
+        losses = step(rows)
+        (3 * losses.sum()).backward()
+        for one, model, loss, (x, z, *_) in zip(found, models, losses.detach(), rows, strict=True):
+            one["loss"].append(loss)
+            one["log_ema"].append(model.mine.log_ema.clone())
+            one["x"].append(x.grad / scale)
+            one["z"].append(z.grad / scale)
+            one["gradient"].append([p.grad.clone() for p in model.parameters()])
+        optimizer.step()
+    for one, model in zip(found, models, strict=True):
+        one["parameters"] = [p.detach().clone() for p in model.parameters()]
+    return found
+
+
+def in_one_process(case: Case, world: int) -> dict:
+    """A case with the batches of all processes in this one."""
+    dtype = getattr(torch, case.dtype)
+    critic, method = make_critic(case.critic)
+    batches: list[list] = [[batch(sum(sizes), step, dtype)] for step, sizes in enumerate(SIZES[world])]
+    if case.marginals == "global":
+        mine: nn.Module = mine_fast.MINE(critic, case.loss, 0.1, method, seed=7, shuffles=case.shuffles)
+    else:
+        mine = OneProcess(case)
+        batches = [[(*rows[0], sizes)] for rows, sizes in zip(batches, SIZES[world], strict=True)]
+    models = Together([Model(mine).to(dtype)])
+    return trained(models, models, batches, scale=1.0)[0]
+
+
+def spread(rank: int, cases: list[Case]) -> list[dict]:
+    """The cases with the batches of this process, all of them in one DistributedDataParallel."""
+    world = dist.get_world_size()
+    models = Together()
+    for case in cases:
+        critic, method = make_critic(case.critic)
+        seed = 7 if rank == 0 or case.marginals != "global" else 1000 + rank  # where it is rank 0's that counts
+        mine = mine_fast.MINE(
+            critic,
+            case.loss,
+            0.1,
+            method,
+            seed=seed,
+            shuffles=case.shuffles,
+            marginals=case.marginals,
+            process_group="world",
+        )
+        models.append(Model(mine).to(getattr(torch, case.dtype)))
+    parallel = DistributedDataParallel(models)
+    batches = []
+    for step, sizes in enumerate(SIZES[world]):
+        whole = [batch(sum(sizes), step, getattr(torch, case.dtype)) for case in cases]
+        batches.append([(x.split(sizes)[rank], z.split(sizes)[rank]) for x, z in whole])
+    # DistributedDataParallel divides the gradients of the parameters by the number of processes, and not that of x.
+    return trained(models, parallel, batches, scale=world)
