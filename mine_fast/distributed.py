@@ -127,7 +127,8 @@ def loss_of_terms(
         else:
             value = (torch.exp(log_mean_exp) - 1 if loss == "js" else log_mean_exp) - joint_mean
     if fused is not None:
-        share = torch.exp(levels - statistics[2]).sum() / pairs - joint.sum() / rows
+        # In float64, as float32 has no fractions left where scores are in the thousands.
+        share = torch.exp(levels.double() - statistics[2]).sum() / pairs - joint.sum() / rows
     elif softplus is None:  # infonce
         share = (levels - joint).sum() / rows
     else:

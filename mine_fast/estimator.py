@@ -20,6 +20,7 @@ from mine_fast.loss import DVLoss, check_marginals
 from mine_fast.many import estimate_seeds
 from mine_fast.modules import StartingState, in_mode
 from mine_fast.native import critic_obstacle, optimizer_obstacle, use_engine
+from mine_fast.processes import processes_of
 from mine_fast.repeats import duplicate_groups
 from mine_fast.result import MIResult
 from mine_fast.steps import optimize_in_torch, optimize_natively
@@ -48,7 +49,12 @@ class MINE(DVLoss):
         marginals: "shuffle": `shuffles` derangements of the batch; "all": every row of x with every other row of z,
             B (B - 1) pairs in place of B times `shuffles`. That is the least noise that a batch can give, at the cost
             of its scores; memory does not grow with the pairs (see `mine_fast.all_pairs`). The candidates of "infonce"
-            are then all rows of the batch: it ends at log B.
+            are then all rows of the batch: it ends at log B. With a process group, the batch is that of this process;
+            "global": `shuffles` derangements of the batch of all processes, which costs a gather of z.
+        process_group: "world" or a `torch.distributed.ProcessGroup`, whose processes each call this module with rows of
+            their own: the loss, the moving average and, under `DistributedDataParallel` or Fabric, the gradients are
+            those of one process that has all rows. "world" is the default group at the time of a call, and this process
+            alone where there is none. None: this process alone. See docs/distributed.md.
 
     Attributes:
         log_ema: buffer [], the moving average as its logarithm; -inf before the first training batch.
@@ -56,8 +62,8 @@ class MINE(DVLoss):
 
     Raises:
         ValueError: unknown loss, method or marginals, alpha outside (0, 1], shuffles below 1 or beside marginals "all",
-            clip not above 0.
-        TypeError: T is not callable.
+            clip not above 0, marginals "global" without a process group, a group of other processes.
+        TypeError: T is not callable, process_group is no process group.
 
     >>> import torch, mine_fast
     >>> from torch import nn
@@ -74,7 +80,8 @@ class MINE(DVLoss):
 
         T is in evaluation mode for it (no dropout, batch normalisation by its running statistics). The number is
         optimistic on rows that T was trained on; `fit` gives an estimate on held-out rows with its error. With
-        marginals "all" it takes N (N - 1) scores.
+        marginals "all" it takes N (N - 1) scores. With a process group, all its processes call it, and get the bound of
+        their rows together.
 
         Args:
             x: [N, dx] or [N], array or tensor.
@@ -143,6 +150,7 @@ class MINE(DVLoss):
         batch_size = as_integer("batch_size", batch_size, least=2)
         if opt is not None and not isinstance(opt, torch.optim.Optimizer):
             raise TypeError(f"opt must be a torch.optim.Optimizer or None, got {type(opt).__name__}")
+        self._refuse_processes("optimize")
         if isinstance(opt, torch.optim.LBFGS):
             raise TypeError("opt must step on the gradient that is there; LBFGS wants the loss of one batch many times")
         with ordinary_autograd():
@@ -234,6 +242,7 @@ class MINE(DVLoss):
         True
         """
         check_progress(progress)
+        self._refuse_processes("fit")
         seed = as_integer("seed", self._given.get("seed", 0) if seed is None else seed)
         check_marginals(self.marginals, settings.get("shuffles"))
         if settings.get("shuffles") is None and "shuffles" in self._given:
@@ -249,6 +258,13 @@ class MINE(DVLoss):
                 self._take_over(fitted.critic)
                 self.log_ema.copy_(fitted.log_ema)
         return fitted.result
+
+    def _refuse_processes(self, name: str) -> None:
+        if self.processes is not None and self.processes.size > 1:
+            raise ValueError(
+                f"{name} trains in one process; the process_group of this MINE is for its use as a loss. Estimates are "
+                "shared between processes by estimate(..., process_group=...) and estimate_many"
+            )
 
     def _take_over(self, critic: nn.Module) -> None:
         """Let T be a fold's critic: the default one itself, the weights of a caller's."""
@@ -277,6 +293,7 @@ def estimate(
     seed: int = 0,
     n_seeds: int = 1,
     device: torch.device | str | None = None,
+    process_group: Any = None,
     progress: Progress | None = None,
     **settings: Any,
 ) -> MIResult:
@@ -298,6 +315,7 @@ def estimate(
             number) beside the sampling of the rows, and `p_value` is about twice their median, which holds however
             they depend on each other.
         device: where to compute; None: where the data is.
+        process_group: as for `estimate_many`: its processes share the `n_seeds` trainings, and all get the result.
         progress: called as progress(steps done, steps in all, latest validation bound).
         settings: fields of `TrainingSettings`: steps, batch_size, learning_rate, folds, ...
 
@@ -316,7 +334,8 @@ def estimate(
     True
     """
     n_seeds = as_integer("n_seeds", n_seeds, least=1)
-    if n_seeds > 1:
+    processes = processes_of(process_group)
+    if n_seeds > 1 or (processes is not None and processes.size > 1):
         return estimate_seeds(
             x,
             y,
@@ -327,6 +346,7 @@ def estimate(
             seed=seed,
             n_seeds=n_seeds,
             device=device,
+            processes=processes,
             progress=progress,
             settings=settings,
         )

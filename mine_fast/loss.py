@@ -90,7 +90,10 @@ class DVLoss(nn.Module):
         self.marginals = marginals
         self.processes = processes_of(process_group)
         if marginals == "global" and self.processes is None:
-            raise ValueError("marginals='global' pairs rows across processes and needs a process_group, got None")
+            raise ValueError(
+                "marginals='global' pairs the rows of several processes, for MINE as a loss: it needs a process_group, "
+                "got None"
+            )
         # What was asked for counts in `fit` too, whose defaults are others.
         self._given = {name: value for name, value in (("shuffles", shuffles), ("seed", seed)) if value is not None}
         default_shuffles = INFONCE_SHUFFLES if loss == "infonce" else 1

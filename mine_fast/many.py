@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import numbers
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
@@ -19,11 +20,13 @@ from mine_fast.cross_fitting import CrossFit, plan_cross_fit, steps_of, training
 from mine_fast.data import PairSource, pair_source
 from mine_fast.describing import describe, is_pandas
 from mine_fast.devices import usable_device
-from mine_fast.jobs import Failure, Plan, Progress, Task, run_tasks
+from mine_fast.jobs import Failure, Plan, Progress, Task
 from mine_fast.loss import DVLoss
+from mine_fast.processes import Processes, processes_of
 from mine_fast.repeats import duplicate_groups
 from mine_fast.result import MIResult
 from mine_fast.seeds import Training, combine_trainings, training_of
+from mine_fast.shared_tasks import own_share, run_shared_tasks
 from mine_fast.training import ordinary_autograd
 
 __all__ = [
@@ -91,7 +94,11 @@ class Request:
 
     def steps(self, x: Any) -> int:
         """Steps of the trainings on a pair with this x."""
-        return len(self.seeds) * steps_of(self.losses[0], training_settings(self.given, _shape(x)[0]))
+        return sum(self.steps_of_tasks(x))
+
+    def steps_of_tasks(self, x: Any) -> list[int]:
+        """Steps of each of them."""
+        return [steps_of(self.losses[0], training_settings(self.given, _shape(x)[0]))] * len(self.seeds)
 
     def tasks(self, x: Any, y: Any) -> Iterator[Task[Training | MIResult]]:
         """A task for each training on a pair."""
@@ -167,14 +174,23 @@ def estimate_seeds(
     seed: int,
     n_seeds: int,
     device: torch.device | str | None,
+    processes: Processes | None,
     progress: Progress | None,
     settings: dict[str, Any],
 ) -> MIResult:
-    """The work of `estimate(..., n_seeds=2)` and more."""
+    """The work of `estimate(..., n_seeds=2)` and more, or with a process group."""
     check_progress(progress)
     request = make_request(loss, alpha, clip, marginals, seed, n_seeds, device, settings)
     with ordinary_autograd():
-        found = run_tasks(request.tasks(x, y), max_memory=fitting_memory(), steps=request.steps(x), progress=progress)
+        found = run_shared_tasks(
+            processes,
+            request.tasks(x, y),
+            max_memory=fitting_memory(),
+            steps=sum(own_share(processes, request.steps_of_tasks(x))),
+            progress=progress,
+        )
+    if isinstance(found[0], MIResult):
+        return found[0]
     return combine_trainings([training for training in found if isinstance(training, Training)])
 
 
@@ -189,6 +205,7 @@ def estimate_many(
     marginals: str = "shuffle",
     seed: int = 0,
     device: torch.device | str | None = None,
+    process_group: Any = None,
     progress: Progress | None = None,
     **settings: Any,
 ) -> list[MIResult | FailedEstimate]:
@@ -209,8 +226,12 @@ def estimate_many(
         marginals: see `MINE`.
         seed: of every pair.
         device: where to compute; None: where the data is.
-        progress: called as progress(steps done, steps in all, latest validation bound of some pair), from this thread;
-            if `pairs` has no length, the steps of the pairs begun so far count as all.
+        process_group: "world" or a `torch.distributed.ProcessGroup`, whose processes share the work: all call this with
+            the same pairs, each estimates every W-th of them, and all get all results, the same bits as one process
+            would. The timeout of the group has to cover what one process takes longer than another. None: this process
+            alone; so is "world" where `torch.distributed` is not initialised.
+        progress: called as progress(steps done, steps in all, latest validation bound of some pair), from this thread,
+            for the pairs of this process; if `pairs` has no length, the steps of the pairs begun so far count as all.
         settings: fields of `TrainingSettings`: steps, batch_size, learning_rate, folds, ...
 
     Returns:
@@ -219,6 +240,7 @@ def estimate_many(
 
     Raises:
         ValueError, TypeError: bad settings, or `pairs` that are no pairs.
+        RuntimeError: another process of the group has failed or ended.
 
     >>> import mine_fast, numpy as np
     >>> x, noise = np.random.default_rng(0).standard_normal((2, 1000))
@@ -233,6 +255,7 @@ def estimate_many(
         iterator = iter(pairs)
     except TypeError:
         raise TypeError(f"pairs must be an iterable of (x, y), got {describe(pairs)}") from None
+    processes = processes_of(process_group)
     request = make_request(loss, alpha, clip, marginals, seed, n_seeds, device, settings)
     limit = fitting_memory() if max_memory is None else check_max_memory(max_memory)
 
@@ -246,12 +269,16 @@ def estimate_many(
             else:
                 yield from request.tasks(*pair)
 
+    def steps_of_pair(pair: Any) -> list[int]:
+        if _is_dataset(pair) or _is_pair(pair):
+            return request.steps_of_tasks(pair if _is_dataset(pair) else pair[0])
+        return [0] * n_seeds
+
     steps = None
     if isinstance(pairs, Sequence):
-        x_sides = [pair if _is_dataset(pair) else pair[0] for pair in pairs if _is_dataset(pair) or _is_pair(pair)]
-        steps = sum(map(request.steps, x_sides))
+        steps = sum(own_share(processes, itertools.chain.from_iterable(map(steps_of_pair, pairs))))
     with ordinary_autograd():
-        found = run_tasks(tasks(), max_memory=limit, steps=steps, progress=progress, keep_going=True)
+        found = run_shared_tasks(processes, tasks(), max_memory=limit, steps=steps, progress=progress, keep_going=True)
     return estimates_of(found, n_seeds)
 
 

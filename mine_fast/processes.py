@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
@@ -13,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-__all__ = ["Processes", "processes_of", "transportable"]
+__all__ = ["Processes", "processes_of"]
 
 Item = TypeVar("Item")
 
@@ -96,13 +95,14 @@ class Processes:
         """`value` [], the same in all processes, as a sum over them of which `share` [] is this process's part.
 
         The gradient of what comes back, where every process differentiates it, is that of the sum over the processes:
-        d/d(share) is the sum of the gradients that come in, W where each is 1.
+        d/d(share) is the sum of the gradients that come in, W where each is 1. A second derivative is refused: the
+        share takes what comes from other processes for a constant.
         """
         shared: Tensor = _ShareGradient.apply(share, value.detach(), self)
         return shared
 
     def gather_objects(self, item: Item) -> list[Item]:
-        """One picklable object from every process, in the order of the ranks."""
+        """One picklable object from every process, in the order of the ranks; alone, the object itself."""
         if self.size == 1:
             return [item]
         items: list[Any] = [None] * self.size
@@ -162,18 +162,22 @@ class _ShareGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, share: Tensor, value: Tensor, processes: Processes) -> Tensor:
         ctx.processes = processes
+        ctx.save_for_backward(share)
         return value.clone()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return ctx.processes.sum_in_place(grad.clone()), None, None
+        total = ctx.processes.sum_in_place(grad.detach().clone())
+        return _Once.apply(total, *ctx.saved_tensors) if torch.is_grad_enabled() else total, None, None
 
 
-def transportable(error: Exception) -> Exception:
-    """An error that other processes can be sent: itself, or one with its words if it does not survive pickling."""
-    try:
-        copy = pickle.loads(pickle.dumps(error))
-    except Exception:
-        copy = None
-    return error if type(copy) is type(error) else RuntimeError(f"{type(error).__name__}: {error}")
+class _Once(torch.autograd.Function):
+    """A gradient, with what it is the gradient of beside it, so that a second derivative comes by here."""
+
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, share: Tensor) -> Tensor:
+        return grad.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        raise NotImplementedError("the loss of several processes can be differentiated once")

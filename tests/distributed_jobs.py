@@ -18,7 +18,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 import mine_fast
 from mine_fast import bounds, reference
+from mine_fast.distributed import Terms, loss_of_terms
 from mine_fast.ops import shuffle_key
+from mine_fast.processes import Processes
 
 #: Rows of each process in three steps, by the number of processes: even, uneven, and one without any.
 SIZES = {2: [(6, 6), (9, 3), (5, 0)], 3: [(8, 8, 8), (7, 1, 5), (9, 0, 4)]}
@@ -273,3 +275,93 @@ def spread(rank: int, cases: list[Case]) -> list[dict]:
         batches.append([(x.split(sizes)[rank], z.split(sizes)[rank]) for x, z in whole])
     # DistributedDataParallel divides the gradients of the parameters by the number of processes, and not that of x.
     return trained(models, parallel, batches, scale=world)
+
+
+def message_of(error: type[Exception], call: Callable[..., Any], *arguments: Any, **options: Any) -> str:
+    """What the error says that a call raises; "" if there is none."""
+    try:
+        call(*arguments, **options)
+    except error as raised:
+        return str(raised)
+    return ""
+
+
+class Product(nn.Module):
+    """Scores x z times a parameter, which may be anything that x and z make them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, x, z):
+        return self.scale * (x * z).flatten(1).sum(1)
+
+
+def spread_product(loss: str, x: torch.Tensor, z: torch.Tensor, factor: float = 1.0, **options: Any) -> dict:
+    """Loss, moving average and gradients of the inputs by the critic `Product`."""
+    mine = mine_fast.MINE(Product(), loss, 0.1, seed=3, process_group="world", **options)
+    x, z = x.clone().requires_grad_(), z.clone().requires_grad_()
+    value = mine(x, z)
+    (factor * value).backward()
+    return {"loss": value.detach(), "log_ema": mine.log_ema.clone(), "x": x.grad, "z": z.grad}
+
+
+#: Scores that a float32 exp cannot take, and that are not finite, in the second of three processes.
+EXTREMES = {"high": 1e4, "low": -1e4, "-inf": -math.inf, "inf": math.inf, "nan": math.nan}
+
+
+def extreme_rows(rank: int, extreme: str) -> tuple[torch.Tensor, torch.Tensor]:
+    # So that float32 holds the products as they are.
+    x, z = torch.tensor([[1.0], [1.25], [1.5], [2.0]]) + rank, torch.tensor([[0.5], [0.625], [0.75], [1.0]])
+    return (torch.full_like(x, EXTREMES[extreme]) if rank == 1 else x), z
+
+
+def oddities(rank: int) -> dict:
+    """What may go wrong, in all processes or in one, without the others waiting for ever."""
+    found: dict[str, Any] = {
+        (loss, extreme): spread_product(loss, *extreme_rows(rank, extreme))
+        for loss in ("mine", "mine_biased", "smile", "infonce")
+        for extreme in EXTREMES
+    }
+    # Marginal scores without any weight, in the second process.
+    joint = torch.zeros(4, requires_grad=True)
+    levels = torch.full((4,), -math.inf if rank == 1 else 0.0, requires_grad=True)
+    value, _ = loss_of_terms(Processes("world"), Terms(joint, levels, 4, None), "mine", torch.tensor(-math.inf), 0.1)
+    value.backward()
+    found["no weight"] = {"loss": value.detach(), "joint": joint.grad, "levels": levels.grad}
+
+    x, z = (part.split([1, 0, 1])[rank] for part in batch(2, 0))
+    for marginals in ("shuffle", "all", "global"):
+        mine = mine_fast.MINE(Product(), "mine", seed=3, process_group="world", marginals=marginals)
+        found[f"no pairs, {marginals}"] = message_of(ValueError, mine, x[:, :1], z) or mine(x[:, :1], z).detach()
+        found[f"no rows, {marginals}"] = message_of(ValueError, mine, x[:0, :1], z[:0])
+    mine = mine_fast.MINE(Product(), "mine", seed=3, process_group="world", marginals="global")
+    found["columns"] = message_of(ValueError, mine, torch.ones(4, 1), torch.ones(4, 1 + rank % 2))
+
+    x, z = (part[8 * rank : 8 * rank + 8] for part in batch(24, 0))
+    critic, method = make_critic("stack")
+    # Not wrapped in DistributedDataParallel, nothing makes the shuffles equal but what the module does.
+    mine = mine_fast.MINE(critic, "mine", 0.1, method, seed=rank, process_group="world", marginals="global")
+    found["loss"] = mine(x[:, :2], z).detach()
+    state = {name: value.clone() for name, value in mine.state_dict().items()}
+    found["mi"] = [mine.mi(x[:, :2], z), mine.mi(x[:, :2].numpy(), z.numpy())]
+    found["z_marg"] = mine.mi(x[:, :2], z, z.flip(0))
+    found["state is kept"] = all(torch.equal(value, state[name]) for name, value in mine.state_dict().items())
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = mine(x[:, :2], z)
+    mixed.backward()
+    found["autocast"] = mixed.detach()
+    found["autocast gradient"] = mine.processes.sum_in_place(
+        torch.cat([p.grad.flatten() for p in critic.parameters()]) / 3
+    )
+    found["optimize"] = message_of(ValueError, mine.optimize, x[:, :2], z)
+    found["fit"] = message_of(ValueError, mine.fit, x[:, :2], z)
+
+    # Where the processes weigh the loss differently, the gradient is that of the sum of what they differentiate.
+    found["weights"] = spread_product("mine", x[:, :1], z, factor=1.0 + rank)
+    found["weight 1"] = spread_product("mine", x[:, :1], z)
+    second = mine_fast.MINE(Product(), "mine", seed=3, process_group="world")
+    x = x[:, :1].clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(second(x, z), x, create_graph=True)
+    found["second derivative"] = message_of(NotImplementedError, gradient.sum().backward)
+    return found
