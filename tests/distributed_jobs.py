@@ -7,6 +7,9 @@ import datetime
 import math
 import multiprocessing
 import os
+import runpy
+import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import Dataset
 
 import mine_fast
 from mine_fast import bounds, reference
@@ -25,6 +29,7 @@ from mine_fast.processes import Processes
 #: Rows of each process in three steps, by the number of processes: even, uneven, and one without any.
 SIZES = {2: [(6, 6), (9, 3), (5, 0)], 3: [(8, 8, 8), (7, 1, 5), (9, 0, 4)]}
 JOIN_SECONDS = 120
+METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
 
 class Case(NamedTuple):
@@ -41,26 +46,31 @@ class Case(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """How a process ended, and what its function returned, if it did."""
+    """How a process ended, and what its jobs returned by their names, if it came to the end."""
 
     exit_code: int | None
-    result: Any
+    results: dict[str, Any]
 
 
-def start(world: int, job: Callable[..., Any], folder: Path, *arguments: Any, timeout: float = 60.0) -> list[Outcome]:
-    """Run job(rank, *arguments) in `world` fresh processes of a gloo group, and wait for them.
+Job = tuple[Callable[..., Any], tuple[Any, ...]]
+
+
+def start(world: int, jobs: list[Job], folder: Path, timeout: float = 60.0) -> list[Outcome]:
+    """Run job(rank, *arguments) for every job in turn in `world` fresh processes of a gloo group, and wait for them.
 
     Args:
         world: how many.
-        job: a function of a module; returns what torch.save takes.
+        jobs: functions of a module, which return what torch.save takes, and their arguments.
         folder: an empty one, for the meeting point and the results.
-        arguments: of the job.
         timeout: of the group, in seconds.
     """
-    context = multiprocessing.get_context("spawn")
+    # Fresh processes, for which torch is imported once where the system can.
+    context = multiprocessing.get_context(METHOD)
+    if METHOD == "forkserver":
+        context.set_forkserver_preload([__name__])
     folder.mkdir(parents=True, exist_ok=True)
     started = [
-        context.Process(target=_enter, args=(rank, world, folder, timeout, job, arguments)) for rank in range(world)
+        context.Process(target=_enter, args=(rank, world, folder, timeout, jobs), daemon=True) for rank in range(world)
     ]
     with _one_thread():
         for process in started:
@@ -72,7 +82,7 @@ def start(world: int, job: Callable[..., Any], folder: Path, *arguments: Any, ti
             process.join()
     results = [folder / f"result-{rank}.pt" for rank in range(world)]
     return [
-        Outcome(process.exitcode, torch.load(path, weights_only=True) if path.is_file() else None)
+        Outcome(process.exitcode, torch.load(path, weights_only=True) if path.is_file() else {})
         for process, path in zip(started, results, strict=True)
     ]
 
@@ -91,7 +101,7 @@ def _one_thread() -> Iterator[None]:
             os.environ["OMP_NUM_THREADS"] = before
 
 
-def _enter(rank: int, world: int, folder: Path, timeout: float, job: Callable[..., Any], arguments: tuple) -> None:
+def _enter(rank: int, world: int, folder: Path, timeout: float, jobs: list[Job]) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo",
@@ -100,7 +110,7 @@ def _enter(rank: int, world: int, folder: Path, timeout: float, job: Callable[..
         world_size=world,
         timeout=datetime.timedelta(seconds=timeout),
     )
-    torch.save(job(rank, *arguments), folder / f"result-{rank}.pt")
+    torch.save({job.__name__: job(rank, *arguments) for job, arguments in jobs}, folder / f"result-{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -365,3 +375,113 @@ def oddities(rank: int) -> dict:
     (gradient,) = torch.autograd.grad(second(x, z), x, create_graph=True)
     found["second derivative"] = message_of(NotImplementedError, gradient.sum().backward)
     return found
+
+
+# Estimates shared between processes -----------------------------------------------------------------------------------
+
+QUICK = {"steps": 20, "folds": 2, "evaluate_every": 10}
+
+
+class LongError(ValueError):
+    """An error that pickle cannot make again from its words."""
+
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(one + two)
+
+
+class Unreadable(Dataset):
+    """Rows that say what is wrong with them in an error of their own."""
+
+    def __len__(self):
+        return 40
+
+    def __getitem__(self, row):
+        raise LongError("these are ", "unreadable")
+
+
+def many_pairs() -> list:
+    pairs = [batch(40 + rows, rows) for rows in range(4)]
+    pairs[1] = (pairs[1][0], pairs[0][1])
+    return [*pairs, "no pair", Unreadable()]
+
+
+def as_saved(results: list) -> list:
+    """Results as torch.save takes them, floats to the bit."""
+    return [
+        str(r) if r.error is not None else [r.mi, r.stderr, r.p_value, *r.fold_mi, *map(str, r.flags)] for r in results
+    ]
+
+
+def shared_estimates(rank: int) -> dict:
+    seen: list[tuple[int, int]] = []
+    pairs = many_pairs()
+    found: dict[str, Any] = {
+        "many": as_saved(
+            mine_fast.estimate_many(
+                pairs, process_group="world", progress=lambda done, steps, _: seen.append((done, steps)), **QUICK
+            )
+        ),
+        "seeds": as_saved([mine_fast.estimate_many(iter(pairs[:1]), process_group="world", n_seeds=3, **QUICK)[0]]),
+        "one seed": as_saved([mine_fast.estimate(*pairs[0], process_group="world", **QUICK)]),
+        "three seeds": as_saved([mine_fast.estimate(*pairs[0], process_group="world", n_seeds=3, **QUICK)]),
+    }
+    found["progress"] = list(map(list, seen))
+
+    def complain(*_: Any) -> None:
+        raise LongError("enough", " of it")
+
+    found["failed"] = message_of(
+        Exception,
+        mine_fast.estimate_many,
+        pairs,
+        process_group="world",
+        progress=complain if rank == 1 else None,
+        **QUICK,
+    )
+    found["unequal"] = message_of(
+        ValueError, mine_fast.estimate_many, pairs[:1] * (1 + rank), process_group="world", **QUICK
+    )
+    return found
+
+
+# Training that loses a process ----------------------------------------------------------------------------------------
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "distributed_training.py"
+STEPS, SAVE_EVERY, KILLED_AFTER = 14, 3, 10
+
+
+def example_training(rank: int, folder: Path, loses: int | None = None) -> dict:
+    """The training of the example, which may lose one of its processes after step `KILLED_AFTER`.
+
+    Returns:
+        The losses by step, the state at the end, or what the error says.
+    """
+    losses: dict[int, float] = {}
+    latest = time.monotonic()
+
+    def report(step: int, loss: float) -> None:
+        nonlocal latest
+        losses[step], latest = loss, time.monotonic()
+        if rank == loses and step == KILLED_AFTER:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    try:
+        model = runpy.run_path(str(EXAMPLE))["train"](folder, STEPS, SAVE_EVERY, report)
+    except RuntimeError as error:
+        return {"losses": losses, "error": str(error), "seconds": time.monotonic() - latest}
+    return {"losses": losses, "state": model.state_dict()}
+
+
+def absent(rank: int, folder: Path) -> str:
+    """A process that does not come."""
+    group = dist.new_group([0, 1], timeout=datetime.timedelta(seconds=5))
+    given_up = folder / "given-up"
+    if rank > 0:
+        begun = time.monotonic()
+        while not given_up.exists() and time.monotonic() - begun < JOIN_SECONDS:
+            time.sleep(0.05)
+        return ""
+    mine = mine_fast.MINE(Product(), seed=3, process_group=group)
+    message = message_of(RuntimeError, mine, *extreme_rows(0, "high"))
+    given_up.touch()
+    return message

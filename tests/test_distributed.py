@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 import torch
 from distributed_jobs import (
     EXTREMES,
+    KILLED_AFTER,
+    QUICK,
+    SAVE_EVERY,
     SIZES,
+    STEPS,
     Case,
     Product,
+    absent,
+    as_saved,
     batch,
+    example_training,
     extreme_rows,
     in_one_process,
     make_critic,
+    many_pairs,
     oddities,
+    shared_estimates,
     spread,
     start,
 )
@@ -43,18 +54,37 @@ CASES = [
 ]
 
 
-@pytest.fixture(scope="module", params=[2, 3])
-def world(request):
-    return request.param
+@pytest.fixture(scope="module")
+def of_two(tmp_path_factory):
+    """What two processes found, by job."""
+    folder = tmp_path_factory.mktemp("two")
+    jobs = [(spread, (CASES,)), (shared_estimates, ()), (example_training, (folder / "example",)), (absent, (folder,))]
+    return results(start(2, jobs, folder / "processes"))
 
 
 @pytest.fixture(scope="module")
-def found(world, tmp_path_factory):
-    outcomes = start(world, spread, tmp_path_factory.mktemp("cases"), CASES)
-    assert [outcome.exit_code for outcome in outcomes] == [0] * world
-    return [outcome.result for outcome in outcomes]
+def of_three(tmp_path_factory):
+    """What three processes found, by job."""
+    return results(start(3, [(spread, (CASES,)), (oddities, ())], tmp_path_factory.mktemp("three")))
 
 
+def results(outcomes):
+    """By job, then by rank."""
+    assert [outcome.exit_code for outcome in outcomes] == [0] * len(outcomes)
+    return {job: [outcome.results[job] for outcome in outcomes] for job in outcomes[0].results}
+
+
+@pytest.fixture
+def found(world, request):
+    return request.getfixturevalue("of_two" if world == 2 else "of_three")["spread"]
+
+
+@pytest.fixture
+def odd(of_three):
+    return of_three["oddities"]
+
+
+@pytest.mark.parametrize("world", [2, 3])
 @pytest.mark.parametrize("number", range(len(CASES)), ids=lambda n: "-".join(str(v) for v in CASES[n] if v is not None))
 def test_processes_give_the_numbers_of_one(number, world, found):
     """Value, moving average, gradients of parameters and inputs, and where three steps lead, also of uneven batches."""
@@ -76,13 +106,6 @@ def test_processes_give_the_numbers_of_one(number, world, found):
 
 
 # What may go wrong ----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def odd(tmp_path_factory):
-    outcomes = start(3, oddities, tmp_path_factory.mktemp("oddities"))
-    assert [outcome.exit_code for outcome in outcomes] == [0, 0, 0]
-    return [outcome.result for outcome in outcomes]
 
 
 @pytest.mark.parametrize("extreme", EXTREMES)
@@ -170,3 +193,68 @@ def test_what_is_not_for_several_processes_says_so(odd):
         assert "optimize trains in one process" in found["optimize"]
         assert "fit trains in one process" in found["fit"]
         assert "can be differentiated once" in found["second derivative"]
+
+
+# Estimates shared between processes -----------------------------------------------------------------------------------
+
+
+def test_shared_estimates_are_those_of_one_process(of_two):
+    pairs = many_pairs()
+    many = as_saved(mine_fast.estimate_many(pairs, **QUICK))
+    seeds = as_saved([mine_fast.estimate(*pairs[0], n_seeds=3, **QUICK)])
+    one = as_saved([mine_fast.estimate(*pairs[0], **QUICK)])
+    for found in of_two["shared_estimates"]:
+        assert found["many"][:-1] == many[:-1]
+        assert many[-1] == "pair 5 failed: LongError: these are unreadable"
+        assert found["many"][-1].endswith("LongError: these are unreadable")
+        assert found["seeds"] == found["three seeds"] == seeds
+        assert found["one seed"] == one
+
+
+def test_progress_counts_the_share_of_a_process(of_two):
+    for found in of_two["shared_estimates"]:
+        done, steps = zip(*found["progress"], strict=True)
+        assert len(set(steps)) == 1
+        assert done[-1] == steps[-1] > 0
+        assert list(done) == sorted(done)
+
+
+def test_a_process_that_fails_tells_the_others(of_two):
+    first, second = of_two["shared_estimates"]
+    assert first["failed"] == "rank 1 of 2 failed: RuntimeError: LongError: enough of it"
+    assert second["failed"] == "enough of it"
+    for found in (first, second):
+        assert found["unequal"] == "every process of process_group must be given the same pairs, got [1, 2] of them"
+
+
+# Training that loses a process ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def lost(tmp_path_factory):
+    """What came of a training that lost its second process, and of the one that went on with it."""
+    folder = tmp_path_factory.mktemp("lost")
+    interrupted = start(2, [(example_training, (folder / "example", 1))], folder / "first", timeout=20)
+    resumed = start(2, [(example_training, (folder / "example",))], folder / "second")
+    return interrupted, results(resumed)["example_training"]
+
+
+def test_a_killed_process_ends_the_others_with_an_error(lost):
+    survivor, killed = lost[0]
+    assert killed.exit_code == -signal.SIGKILL
+    found = survivor.results["example_training"]
+    assert "Connection closed by peer" in found["error"] or "Connection reset by peer" in found["error"]
+    assert found["seconds"] < 40  # the group's timeout is 20
+
+
+def test_training_goes_on_from_its_checkpoint_with_the_same_numbers(lost, of_two):
+    for rank, found in enumerate(lost[1]):
+        whole = of_two["example_training"][rank]
+        assert list(found["losses"]) == list(range(KILLED_AFTER + 1 - (KILLED_AFTER + 1) % SAVE_EVERY, STEPS))
+        assert found["losses"] == {step: whole["losses"][step] for step in found["losses"]}
+        for name, value in whole["state"].items():
+            assert torch.equal(found["state"][name], value), name
+
+
+def test_a_process_that_does_not_come_is_missed_within_the_timeout(of_two):
+    assert of_two["absent"][0].startswith("rank 0 of 2 waited in vain for the others: one of them has ended, or")
