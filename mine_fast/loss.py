@@ -51,6 +51,7 @@ class DVLoss(nn.Module):
     marginals: str
     clip: float
     processes: Processes | None
+    _distributed_loss: Any
     log_ema: Tensor
     shuffle_key: Tensor
     _evaluation_shuffle: Tensor
@@ -94,6 +95,9 @@ class DVLoss(nn.Module):
                 "marginals='global' pairs the rows of several processes, for MINE as a loss: it needs a process_group, "
                 "got None"
             )
+        # Not a part of graphs: how a process compiles its batches must not change what it calls. (This imports the
+        # compiler, which takes a second; `DistributedDataParallel` does so too.)
+        self._distributed_loss = None if self.processes is None else torch.compiler.disable(distributed_loss)
         # What was asked for counts in `fit` too, whose defaults are others.
         self._given = {name: value for name, value in (("shuffles", shuffles), ("seed", seed)) if value is not None}
         default_shuffles = INFONCE_SHUFFLES if loss == "infonce" else 1
@@ -182,7 +186,7 @@ class DVLoss(nn.Module):
         if key is None:
             key = self.shuffle_key if z_marg is not None else self.shuffle_key + self._evaluation_shuffle
         if self.processes is not None and self.processes.size > 1:
-            return distributed_loss(self, self.processes, x, z, z_marg, key)
+            return self._distributed_loss(self, self.processes, x, z, z_marg, key)
         if self.marginals == "all" and not self.in_one_product:
             return all_pairs_loss(self.T, self.method, x, z, self.loss, self.clip, self.log_ema, self.alpha)
         if z_marg is not None:

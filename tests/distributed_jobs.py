@@ -377,6 +377,37 @@ def oddities(rank: int) -> dict:
     return found
 
 
+def wrapped(rank: int, module: nn.Module, fabric: bool) -> nn.Module:
+    """A module whose gradients are averaged, by torch or by Lightning Fabric."""
+    if not fabric:
+        return DistributedDataParallel(module)
+    from lightning_fabric import Fabric
+
+    os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0"}  # this process is launched, and its group is there
+    launcher = Fabric(accelerator="cpu", strategy="ddp", devices=dist.get_world_size())
+    launcher.launch()
+    return launcher.setup_module(module)
+
+
+def wrappers(rank: int) -> dict:
+    """The same module under DistributedDataParallel, under Fabric, and compiled."""
+    found: dict[str, Any] = {}
+    x, z = (part[8 * rank : 8 * rank + 8] for part in batch(16, 0))
+    for name in ("ddp", "fabric", "compiled"):
+        critic, method = make_critic("stack")
+        mine = mine_fast.MINE(critic, "mine", 0.1, method, seed=1, process_group="world", marginals="global")
+        model = wrapped(rank, Model(mine), fabric=name == "fabric")
+        if name == "compiled":
+            model = torch.compile(model, backend="eager")
+        for _ in range(2):
+            loss = model(x, z)
+            loss.backward()
+        found[name] = [loss.detach(), mine.log_ema.clone(), *(p.grad for p in critic.parameters())]
+    whole = torch.compile(mine, backend="eager", fullgraph=True)
+    found["whole graph"] = message_of(Exception, whole, x[:, :2], z)
+    return found
+
+
 # Estimates shared between processes -----------------------------------------------------------------------------------
 
 QUICK = {"steps": 20, "folds": 2, "evaluate_every": 10}

@@ -27,6 +27,7 @@ from distributed_jobs import (
     shared_estimates,
     spread,
     start,
+    wrappers,
 )
 
 import mine_fast
@@ -58,7 +59,13 @@ CASES = [
 def of_two(tmp_path_factory):
     """What two processes found, by job."""
     folder = tmp_path_factory.mktemp("two")
-    jobs = [(spread, (CASES,)), (shared_estimates, ()), (example_training, (folder / "example",)), (absent, (folder,))]
+    jobs = [
+        (spread, (CASES,)),
+        (shared_estimates, ()),
+        (wrappers, ()),
+        (example_training, (folder / "example",)),
+        (absent, (folder,)),
+    ]
     return results(start(2, jobs, folder / "processes"))
 
 
@@ -193,6 +200,13 @@ def test_what_is_not_for_several_processes_says_so(odd):
         assert "optimize trains in one process" in found["optimize"]
         assert "fit trains in one process" in found["fit"]
         assert "can be differentiated once" in found["second derivative"]
+
+
+def test_fabric_and_compile_change_nothing(of_two):
+    for found in of_two["wrappers"]:
+        for name in ("fabric", "compiled"):
+            torch.testing.assert_close(found[name], found["ddp"], rtol=1e-6, atol=1e-7)
+        assert "torch.compiler.disable" in found["whole graph"]
 
 
 # Estimates shared between processes -----------------------------------------------------------------------------------
