@@ -59,6 +59,8 @@ class MINE(DVLoss):
     Attributes:
         log_ema: buffer [], the moving average as its logarithm; -inf before the first training batch.
         shuffle_key: buffer int64 [2], (seed, offset) of the next marginal shuffle.
+        format_version: buffer int64 [], the number of what `state_dict` holds. From that, the optimiser's state (and
+            that of torch's generator, if T draws from it), a training goes on with the same bits.
 
     Raises:
         ValueError: unknown loss, method or marginals, alpha outside (0, 1], shuffles below 1 or beside marginals "all",

@@ -5,25 +5,30 @@ from __future__ import annotations
 import copy
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from mine_fast import ops
+from mine_fast._version import __version__
 from mine_fast.all_pairs import all_pairs_loss
 from mine_fast.batches import as_rows, check_batch, check_marginal
 from mine_fast.bounds import INFONCE_SHUFFLES, LOSSES, check_clip, fused_name, loss_of_scores
 from mine_fast.checks import as_integer
 from mine_fast.critics import all_scores, call_critic, paired_scores, scores_all_pairs
 from mine_fast.default_critics import MLPCritic, StackedCritic
+from mine_fast.describing import describe
 from mine_fast.distributed import distributed_loss
 from mine_fast.modules import StartingState
 from mine_fast.ops.dv import check_dv_arguments, dv_term
 from mine_fast.processes import Processes, processes_of
 
 __all__ = ["DVLoss"]
+
+#: The number of what `state_dict` holds, and what that is. A state without a number is older, and holds the same.
+STATE_FORMAT, STATE_CONTENT = 1, "T's own state, log_ema [], shuffle_key (seed, offset)"
 
 MARGINALS = ("shuffle", "global", "all")
 
@@ -54,6 +59,7 @@ class DVLoss(nn.Module):
     _distributed_loss: Any
     log_ema: Tensor
     shuffle_key: Tensor
+    format_version: Tensor
     _evaluation_shuffle: Tensor
     _given: dict[str, int]
     _start: StartingState | None
@@ -107,6 +113,7 @@ class DVLoss(nn.Module):
             seed = int(torch.randint(2**62, (), device="cpu"))
         self.register_buffer("log_ema", torch.tensor(-math.inf, dtype=torch.float32))
         self.register_buffer("shuffle_key", ops.shuffle_key(seed))
+        self.register_buffer("format_version", torch.tensor(STATE_FORMAT, device="cpu"))
         self.register_buffer("_evaluation_shuffle", torch.tensor([0, 1 << 62]), persistent=False)
 
     def extra_repr(self) -> str:
@@ -182,7 +189,8 @@ class DVLoss(nn.Module):
             if self.marginals == "all":
                 raise ValueError("z_marg must be None with marginals='all', which pairs x with every other row of z")
             z_marg = as_rows(z_marg, "z_marg")
-            check_marginal(z, z_marg)
+            if x.shape[0]:  # see _batch
+                check_marginal(z, z_marg)
         if key is None:
             key = self.shuffle_key if z_marg is not None else self.shuffle_key + self._evaluation_shuffle
         if self.processes is not None and self.processes.size > 1:
@@ -230,11 +238,43 @@ class DVLoss(nn.Module):
             object.__setattr__(self, "_start", None)
         super().__setattr__(name, value)
 
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As that of any module; the state decides what the next training step does.
+
+        Raises:
+            ValueError: a state of a later format, or (if strict) of something else than a `MINE`.
+            RuntimeError: a state that does not fit T, as torch says it.
+        """
+        if strict and not {"log_ema", "shuffle_key"} <= set(state_dict):
+            keys = ", ".join(list(state_dict)[:3]) or "nothing"
+            raise ValueError(
+                f"state_dict must be that of a MINE, with log_ema and shuffle_key, got one of {keys}, ...: a critic's "
+                "own loads by mine.T.load_state_dict; that of mine-pytorch's Mine, which has no moving average, by "
+                "strict=False; names that begin with 'module.' are those of a wrapper, whose .module to save"
+            )
+        return super().load_state_dict(state_dict, strict, assign)
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        self._check_state(state_dict, prefix)
         self._start = None  # what is loaded is where T starts from
         if self.T is None and prefix + "T.inputs.x.knots" in state_dict:
             self.T = StackedCritic() if prefix + "T.weights" in state_dict else MLPCritic()
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _check_state(self, state_dict: dict[str, Any], prefix: str) -> None:
+        """Refuse a state that this version cannot read, before anything is changed, and number one without a number."""
+        version, key = state_dict.get(prefix + "format_version"), state_dict.get(prefix + "shuffle_key")
+        if key is not None and not (isinstance(key, Tensor) and key.dtype == torch.int64 and key.shape == (2,)):
+            raise ValueError(
+                f"shuffle_key in the state of a MINE must be int64 [2], (seed, offset), got {describe(key)}"
+            )
+        if key is not None and version is None:
+            state_dict[prefix + "format_version"] = self.format_version.clone()
+        elif version is not None and int(version) != STATE_FORMAT:
+            raise ValueError(
+                f"the state of this MINE has format {int(version)}, of another version of mine_fast; {__version__} "
+                f"reads format {STATE_FORMAT}: {STATE_CONTENT}"
+            )
 
     def _apply(self: Self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         # `half()` and `bfloat16()` leave the moving average: with alpha = 0.01 it would not move in 8 or 11 bits.

@@ -9,6 +9,8 @@ optimiser, so that a user can go on in torch.
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 
 from mine_fast.bounds import fused_name
 from mine_fast.critics import check_width, critic_layers, scores_all_pairs
+from mine_fast.describing import describe
 from mine_fast.layer_stack import Stack, read_critic, read_stack
 from mine_fast.loss import DVLoss
 from mine_fast.modules import has_parameter_hooks, is_plain
@@ -33,6 +36,12 @@ __all__ = [
 ]
 
 ENGINES = ("auto", "native", "torch", "graph")
+
+#: The number of what `EngineCritic.state_dict` holds.
+STATE_FORMAT = 1
+#: What it holds of the engine: vectors as long as the parameters, and plain numbers.
+_VECTORS = ("parameters", "adam_m", "adam_v", "average")
+_NUMBERS = ("adam_step", "average_updates", "log_ema", "offset", "epoch", "position")
 
 
 def use_engine(engine: str, obstacle: str | None) -> bool:
@@ -135,6 +144,14 @@ class EngineCritic:
         read = [stack for stack in map(read_stack, stacks) if isinstance(stack, Stack)]
         seed, offset = (int(v) for v in mine.shuffle_key)
         loss = (LOSSES.index(fused_name(mine.loss) or ""), mine.alpha, seed % 2**64)
+        # What the engine was made for, and a state of it fits.
+        self.made_for = {
+            "widths": [x_width, y_width],
+            "layers": [dataclasses.asdict(stack) for stack in read],
+            "loss": fused_name(mine.loss),
+            "alpha": mine.alpha,
+            "seed": seed % 2**64,
+        }
         self.parameters = [parameter for stack in stacks for parameter in stack.parameters()]
         self.mine = mine
         self.divergence: type[Exception] = _engine.DivergenceError
@@ -151,6 +168,52 @@ class EngineCritic:
         self.engine.parameters = self.flat(self.parameters)
         self.engine.offset = offset % 2**64
         self.engine.log_ema = float(mine.log_ema)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the engine's next step depends on beside the rows and the settings of `train`.
+
+        Returns:
+            Tensors and plain numbers: what `torch.save` writes and `torch.load(weights_only=True)` reads.
+        """
+        vectors = {name: torch.from_numpy(getattr(self.engine, name)) for name in _VECTORS}
+        numbers = {name: getattr(self.engine, name) for name in _NUMBERS}
+        return {"format": STATE_FORMAT, **self.made_for, **vectors, **numbers}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where an engine for the same critic was; one that raises has changed nothing.
+
+        Args:
+            state: of `state_dict`.
+
+        Raises:
+            ValueError: of another format, critic, loss or seed; parts that are missing or have another shape.
+        """
+        if state.get("format") != STATE_FORMAT:
+            raise ValueError(
+                f"the state of an engine must have format {STATE_FORMAT}, got {state.get('format')!r}: it is of "
+                "another version of mine_fast, or of something else"
+            )
+        missing = [name for name in (*self.made_for, *_VECTORS, *_NUMBERS) if name not in state]
+        if missing:
+            raise ValueError(f"the state of an engine lacks {', '.join(missing)}")
+        for name, wanted in self.made_for.items():
+            if state[name] != wanted:
+                raise ValueError(f"the engine was made for {name} {wanted!r}, the state is of one for {state[name]!r}")
+        size = self.engine.parameters.shape
+        vectors = {name: state[name] for name in _VECTORS}
+        for name, vector in vectors.items():
+            if not isinstance(vector, Tensor) or vector.dtype != torch.float32 or vector.shape != size:
+                raise ValueError(
+                    f"{name} in the state of an engine must be float32 {list(size)}, got {describe(vector)}"
+                )
+        for name in _NUMBERS:
+            kind: type = float if name == "log_ema" else int
+            if type(state[name]) is not kind or (kind is int and state[name] < 0):
+                raise ValueError(f"{name} in the state of an engine must be a {kind.__name__}, got {state[name]!r}")
+        for name, vector in vectors.items():
+            setattr(self.engine, name, vector.contiguous().numpy())
+        for name in _NUMBERS:
+            setattr(self.engine, name, state[name])
 
     @staticmethod
     def flat(tensors: Any) -> np.ndarray:

@@ -346,6 +346,7 @@ def oddities(rank: int) -> dict:
         found[f"no pairs, {marginals}"] = message_of(ValueError, mine, x[:, :1], z) or mine(x[:, :1], z).detach()
         found[f"no rows, {marginals}"] = message_of(ValueError, mine, x[:0, :1], z[:0])
     mine = mine_fast.MINE(Product(), "mine", seed=3, process_group="world", marginals="global")
+    found["z_marg without rows"] = mine(x[:, :1], z, z).detach()
     found["columns"] = message_of(ValueError, mine, torch.ones(4, 1), torch.ones(4, 1 + rank % 2))
 
     x, z = (part[8 * rank : 8 * rank + 8] for part in batch(24, 0))

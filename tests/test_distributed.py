@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import signal
 
 import pytest
 import torch
+import torch.distributed as dist
 from distributed_jobs import (
     EXTREMES,
     KILLED_AFTER,
@@ -158,6 +160,8 @@ def test_a_batch_without_pairs_is_refused_by_all(rank, odd):
         assert wanted in odd[rank][f"no rows, {marginals}"]
     for marginals in ("shuffle", "all"):  # two rows make a pair, if they may meet
         assert "need at least 2 rows in a process" in odd[rank][f"no pairs, {marginals}"]
+    torch.testing.assert_close(odd[rank]["z_marg without rows"], odd[0]["z_marg without rows"])
+    assert torch.isfinite(odd[rank]["z_marg without rows"])
     assert torch.isfinite(odd[rank]["no pairs, global"])
     assert "z must have the same columns in all processes, got [1, 2, 1]" in odd[rank]["columns"]
 
@@ -272,3 +276,51 @@ def test_training_goes_on_from_its_checkpoint_with_the_same_numbers(lost, of_two
 
 def test_a_process_that_does_not_come_is_missed_within_the_timeout(of_two):
     assert of_two["absent"][0].startswith("rank 0 of 2 waited in vain for the others: one of them has ended, or")
+
+
+# In one process -------------------------------------------------------------------------------------------------------
+
+
+def test_the_world_of_one_process_is_that_process(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    x, z = batch(20, 0)
+    x = x[:, :2]
+    critic, method = make_critic("stack")
+    alone = mine_fast.MINE(critic, "mine", 0.1, method, seed=3)
+    for marginals in ("shuffle", "global"):
+        mine = mine_fast.MINE(critic, "mine", 0.1, method, seed=3, marginals=marginals, process_group="world")
+        alone.load_state_dict(mine.state_dict())
+        assert torch.equal(mine(x, z), alone(x, z))
+        copied = copy.deepcopy(mine)
+        assert torch.equal(copied.mi(x, z), alone.mi(x, z))
+        with pytest.raises(ValueError, match="at least 2 rows: a batch of 0"):
+            mine(x[:0], z[:0])
+    assert "marginals='global', shuffles=1, process_group='world'" in repr(mine)
+    assert mine.fit(x, z, **QUICK).mi == alone.fit(x, z, **QUICK).mi
+    pairs = many_pairs()[:1]
+    shared = as_saved(mine_fast.estimate_many(pairs, process_group="world", **QUICK))
+    assert shared == as_saved(mine_fast.estimate_many(pairs, **QUICK))
+
+
+def test_a_launched_process_that_has_not_joined_is_told_to(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    mine = mine_fast.MINE(Product(), seed=3, process_group="world")
+    with pytest.raises(RuntimeError, match=r"WORLD_SIZE=4 needs torch\.distributed\.init_process_group"):
+        mine(*extreme_rows(0, "high"))
+    with pytest.raises(RuntimeError, match="WORLD_SIZE=4"):
+        mine_fast.estimate_many(many_pairs()[:1], process_group="world")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"process_group": "auto"}, ValueError, "process_group must be None, 'world' or a ProcessGroup, got 'auto'"),
+        ({"process_group": 3}, TypeError, "or a ProcessGroup, got int"),
+        ({"process_group": dist.GroupMember.NON_GROUP_MEMBER}, ValueError, "is a member of, got one of others"),
+        ({"marginals": "global"}, ValueError, "it needs a process_group, got None"),
+        ({"marginals": "local"}, ValueError, "marginals must be one of shuffle, global, all, got 'local'"),
+    ],
+)
+def test_bad_groups(arguments, error, message):
+    with pytest.raises(error, match=message):
+        mine_fast.MINE(Product(), **arguments)
