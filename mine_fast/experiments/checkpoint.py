@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
+from mine_fast.files import atomic_path
+
 __all__ = ["load_checkpoint", "save_checkpoint"]
 
 
@@ -22,19 +24,16 @@ def save_checkpoint(fabric: Fabric, path: Path, step: int, state: Mapping[str, A
         step: steps made.
         state: modules, optimisers, schedulers, generators of torch and numpy, lists and dicts of numbers.
     """
-    temporary = path.with_name(path.name + ".tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    fabric.save(
-        temporary,
-        {
-            "step": step,
-            "torch": torch.get_rng_state(),
-            "cuda": cuda,
-            "state": {name: _state_of(item) for name, item in state.items()},
-        },
-    )
-    temporary.replace(path)
+    saved = {
+        "step": step,
+        "torch": torch.get_rng_state(),
+        "cuda": cuda,
+        "state": {name: _state_of(item) for name, item in state.items()},
+    }
+    with atomic_path(path) as temporary:
+        fabric.save(temporary, saved)
 
 
 def load_checkpoint(fabric: Fabric, path: Path, state: Mapping[str, Any]) -> int:
