@@ -192,6 +192,24 @@ class PyEngine {
   }
 };
 
+}  // namespace
+}  // namespace mine_fast::engine
+
+// An engine whose constructor never ran (Engine.__new__ alone) is no engine: pybind11 would hand out raw memory for it.
+template <>
+class pybind11::detail::type_caster<mine_fast::engine::PyEngine>
+    : public pybind11::detail::type_caster_base<mine_fast::engine::PyEngine> {
+ public:
+  bool load(handle source, bool convert) {
+    return isinstance<mine_fast::engine::PyEngine>(source) &&
+           reinterpret_cast<instance*>(source.ptr())->get_value_and_holder().holder_constructed() &&
+           type_caster_base::load(source, convert);
+  }
+};
+
+namespace mine_fast::engine {
+namespace {
+
 // What the kernels of this name compute for an activation, for tests of its accuracy.
 py::tuple activate(const py::object& values, int64_t code, float slope, const std::string& kernel) {
   const FloatArray in = checked_array(values, "values");

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from pathlib import Path
 
-from .run import Outcome, run, run_case, targets
+from .run import run, run_case, targets
 
-RESULTS = Path(__file__).resolve().parents[2] / "benchmarks"
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
 def main() -> int:
@@ -24,30 +23,30 @@ def main() -> int:
     if options.case is not None:
         print("refused" if run_case(targets()[names[0]], names[0], options.seed, options.case) else "done")
         return 0
-    rows, failures = [], 0
-    for name, share in zip(names, _shares(options.cases, len(names)), strict=True):
-        started = time.monotonic()
-        outcome = run(name, options.seed, range(share))
-        rows.append({"target": name, **_row(outcome), "seconds": round(time.monotonic() - started, 1)})
-        failures += len(outcome.failures)
-        print("  ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
+    outcomes = run(names, options.seed, options.cases)
+    rows = [
+        {
+            "target": name,
+            "cases": outcome.cases,
+            "refused": outcome.refused,
+            "failures": len(outcome.failures),
+            "seconds": round(outcome.seconds, 1),
+        }
+        for name, outcome in outcomes.items()
+    ]
+    for row in rows:
+        print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
+    for name, outcome in outcomes.items():
         for number, what in outcome.failures[:20]:
             print(f"--- {name}, case {number}\n{what}", flush=True)
+    failures = sum(len(outcome.failures) for outcome in outcomes.values())
     if options.record:
-        sys.path.insert(0, str(RESULTS))
+        sys.path.insert(0, str(BENCHMARKS))
         import record
 
-        total = {"cases": options.cases, "failures": failures, "seconds": round(sum(row["seconds"] for row in rows), 1)}
-        record.write("fuzz", rows, what="random arguments of ops and engine, damaged files", seed=options.seed, **total)
+        about = "random arguments of ops and engine, damaged files: a failure is a crash, a hang or a result that lies"
+        record.write("fuzz", rows, about=about, seed=options.seed, cases=options.cases, failures=failures)
     return int(failures > 0)
-
-
-def _row(outcome: Outcome) -> dict[str, int]:
-    return {"cases": outcome.cases, "refused": outcome.refused, "failures": len(outcome.failures)}
-
-
-def _shares(cases: int, count: int) -> list[int]:
-    return [cases // count + (i < cases % count) for i in range(count)]
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ T = TypeVar("T")
 ALLOWED = (ValueError, TypeError, RuntimeError, MemoryError)
 
 #: Around the ends of 31, 32, 53, 63 and 64 bits, and what people pass.
-INTEGERS = (0, 1, 2, 3, 5, 64, -1, -2, -5, 2**31 - 1, 2**31, 2**32, 2**53 + 1, 2**61, 2**62, 2**63 - 1, 2**63, 2**64 - 1,
-            2**64, 10**30, -(2**31), -(2**63), -(2**63) - 1)  # fmt: skip
+INTEGERS = (0, 1, 2, 3, 5, 64, -1, -2, -5, 2**31 - 1, 2**31, 2**32, 2**53 + 1, 2**61, 2**62, 2**63 - 1, 2**63,
+            2**64 - 1, 2**64, 10**30, 10**400, -(2**31), -(2**63), -(2**63) - 1)  # fmt: skip
 NUMBERS = (0.0, 0.01, 0.5, 1.0, -1.0, 1e-30, 1e-320, 1e30, 1e308, math.inf, -math.inf, math.nan)
 
 

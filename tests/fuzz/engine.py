@@ -121,9 +121,11 @@ def _settings(draw: Draw) -> dict[str, Any]:
 
 def _tower(draw: Draw, outputs: int) -> tuple[list[int], list[int], list[float]]:
     depth = draw.between(0, 2)
-    return [*(draw.between(1, 20) for _ in range(depth)), outputs], [*(draw.between(0, 7) for _ in range(depth)), 0], [
-        0.1
-    ] * (depth + 1)
+    return (
+        [*(draw.between(1, 20) for _ in range(depth)), outputs],
+        [*(draw.between(0, 7) for _ in range(depth)), 0],
+        [0.1] * (depth + 1),
+    )
 
 
 def _separable_settings(draw: Draw) -> dict[str, Any]:

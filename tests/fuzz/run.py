@@ -9,12 +9,15 @@ import resource
 import time
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.sharedctypes import Synchronized
 
 from .draw import ALLOWED, Draw, Target, Wrong
+
+#: Case, whether it was refused, what is wrong with it ("": nothing), its seconds.
+Message = tuple[int, bool, str, float]
 
 #: A case takes milliseconds; this is long even for a machine that does other things.
 HANG_SECONDS = 60
@@ -37,11 +40,13 @@ class Outcome:
         cases: how many ran.
         refused: of those, how many raised an error that they may raise.
         failures: number of every other one, and what happened.
+        seconds: that the cases took.
     """
 
     cases: int = 0
     refused: int = 0
     failures: list[tuple[int, str]] = field(default_factory=list)
+    seconds: float = 0.0
 
 
 def run_case(target: Target, name: str, seed: int, number: int) -> bool:
@@ -57,41 +62,45 @@ def run_case(target: Target, name: str, seed: int, number: int) -> bool:
     return False
 
 
-def run(name: str, seed: int, cases: range) -> Outcome:
-    """Run cases of a target; a crash or a hang is a failure of its case, and the rest goes on."""
-    outcome = Outcome()
-    while outcome.cases < len(cases):
-        _run_until_it_dies(name, seed, cases[outcome.cases :], outcome)
-    return outcome
+def run(names: Sequence[str], seed: int, cases: int) -> dict[str, Outcome]:
+    """Run cases of the targets in turn; a crash or a hang is a failure of its case, and the rest goes on."""
+    outcomes = {name: Outcome() for name in names}
+    begin = 0
+    while begin < cases:
+        begin = _run_until_it_dies(tuple(names), seed, range(begin, cases), outcomes)
+    return outcomes
 
 
-def _run_until_it_dies(name: str, seed: int, cases: range, outcome: Outcome) -> None:
+def _run_until_it_dies(names: tuple[str, ...], seed: int, cases: range, outcomes: dict[str, Outcome]) -> int:
+    """The first case that is still to be run."""
     context = multiprocessing.get_context("spawn")
-    place = context.Value("q", cases[0])
+    place = context.Value("q", cases.start)
     here, there = context.Pipe(duplex=False)
-    child = context.Process(target=_work, args=(name, seed, cases, place, there), daemon=True)
+    child = context.Process(target=_work, args=(names, seed, cases, place, there), daemon=True)
     child.start()
     there.close()
-    done = False
-    for message in _messages(here, place):
-        if isinstance(message, int):
-            outcome.refused += message
-            done = True
-        else:
-            outcome.failures.append(message)
-    if not done and child.is_alive():
-        time.sleep(0.5)  # a crash closes the pipe before the process is gone
-    hangs = not done and child.is_alive()
-    if hangs:
+    ended = cases.start
+    for case, refused, what, seconds in _messages(here, place):
+        outcome = outcomes[names[case % len(names)]]
+        outcome.cases += 1
+        outcome.refused += refused
+        outcome.seconds += seconds
+        if what:
+            outcome.failures.append((case // len(names), what))
+        ended = case + 1
+    if ended < cases.stop:
+        child.join(1.0)  # a crash closes the pipe before the process is gone
+        what = "it hangs" if child.is_alive() else f"it ends the process, exit code {child.exitcode}"
         child.kill()
+        outcome = outcomes[names[ended % len(names)]]
+        outcome.cases += 1
+        outcome.failures.append((ended // len(names), what))
+        ended += 1
     child.join()
-    if not done:
-        what = "it hangs" if hangs else f"it ends the process, exit code {child.exitcode}"
-        outcome.failures.append((place.value, what))
-    outcome.cases += len(cases) if done else cases.index(place.value) + 1
+    return ended
 
 
-def _messages(pipe: Connection, place: Synchronized[int]) -> Iterator[int | tuple[int, str]]:
+def _messages(pipe: Connection, place: Synchronized[int]) -> Iterator[Message]:
     """What the process says, until it says no more or stays at one case for too long."""
     last, since = place.value, time.monotonic()
     with contextlib.suppress(EOFError, ConnectionResetError):
@@ -102,22 +111,23 @@ def _messages(pipe: Connection, place: Synchronized[int]) -> Iterator[int | tupl
                 last, since = place.value, time.monotonic()
 
 
-def _work(name: str, seed: int, cases: range, place: Synchronized[int], pipe: Connection) -> None:
-    """In the process: run the cases, send failures as (number, what), then how many were refused."""
+def _work(names: tuple[str, ...], seed: int, cases: range, place: Synchronized[int], pipe: Connection) -> None:
+    """In the process: run the cases and tell what each came to."""
     import torch
 
     faulthandler.enable()
-    torch.set_num_threads(2)  # so that rows of larger batches are shared out
-    target = targets()[name]
+    torch.set_num_threads(2)  # so that the rows of larger batches are shared out
+    known = targets()
     _limit_memory()
-    refused = 0
-    for number in cases:
-        place.value = number
+    for case in cases:
+        place.value = case
+        name, number = names[case % len(names)], case // len(names)
+        refused, what, started = False, "", time.perf_counter()
         try:
-            refused += run_case(target, name, seed, number)
+            refused = run_case(known[name], name, seed, number)
         except Exception:
-            pipe.send((number, traceback.format_exc(limit=-4)))
-    pipe.send(refused)
+            what = traceback.format_exc(limit=-4)
+        pipe.send((case, refused, what, time.perf_counter() - started))
 
 
 def _limit_memory() -> None:
