@@ -50,8 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: by argparse, after --help and --version (0) and on bad usage (2).
     """
-    options = _parser().parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
     try:
+        options = _parser().parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
         status = int(options.run(options))
         sys.stdout.flush()  # a full disk or a reader that left shows here, and not in a traceback at exit
         return status
