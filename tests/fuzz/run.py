@@ -127,7 +127,7 @@ def _work(names: tuple[str, ...], seed: int, cases: range, place: Synchronized[i
     faulthandler.enable()
     known = {name: _target(name) for name in names}
     if "torch" in sys.modules:  # which planted faults do not need
-        sys.modules["torch"].set_num_threads(2)  # so that the rows of larger batches are shared out
+        sys.modules["torch"].set_num_threads(1)  # sizes are below what torch and the ops share out
     _limit_memory()
     for case in cases:
         place.value = case
