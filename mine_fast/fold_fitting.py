@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
@@ -225,6 +226,16 @@ def _scorer(loss: DVLoss) -> Callable[[Tensor, Tensor], Tensor]:
 
 #: Held by the fit that has seeded torch's global generators: there is one set of them for all threads.
 _generators = threading.RLock()
+
+
+def _free_generators() -> None:
+    """In a process that was forked while a thread held them: that thread is not there to let them go."""
+    global _generators
+    _generators = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_free_generators)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,8 @@
 
 #include <atomic>
 #include <cmath>
+#include <cstdint>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -74,15 +76,16 @@ class PyEngine {
     py::array_t<double> losses(steps);
     double* out = losses.mutable_data();
     int64_t done = 0;
-    computing([&](const Poll& poll) {
+    Claim claim(busy_);
+    without_gil([&](const Poll& poll) {
       done = engine_.train(
           data, options, out,
           [&](int64_t finished) {
             if (callback.is_none() || (finished % callback_every != 0 && finished != steps)) return true;
             const py::gil_scoped_acquire held;
-            busy_ = false;  // the callback may look at the engine, and change it
+            claim.give_up();  // the callback may look at the engine, and change it
             const py::object answer = callback(finished);
-            if (busy_.exchange(true)) throw std::runtime_error("the callback left the engine computing");
+            claim.take("the callback left the engine computing");
             return answer.is_none() || !answer.equal(py::bool_(false));
           },
           poll);
@@ -97,7 +100,8 @@ class PyEngine {
     FloatArray flat(engine_.critic->flat_size());
     float* out = flat.mutable_data();
     DvTerm<double> term{};
-    computing([&](const Poll& poll) { term = engine_.gradient(data, batch_size, shuffles, threads, out, poll); });
+    const Claim claim(busy_);
+    without_gil([&](const Poll& poll) { term = engine_.gradient(data, batch_size, shuffles, threads, out, poll); });
     return py::make_tuple(term.loss, flat, term.log_ema);
   }
 
@@ -106,7 +110,8 @@ class PyEngine {
     const Data data = checked_data(x_rows, y_rows, 0);
     FloatArray scores(data.rows);
     float* out = scores.mutable_data();
-    computing([&](const Poll& poll) { engine_.score(data, averaged, out, poll); });
+    const Claim claim(busy_);
+    without_gil([&](const Poll& poll) { engine_.score(data, averaged, out, poll); });
     return scores;
   }
 
@@ -127,10 +132,19 @@ class PyEngine {
   static void check_batch(int64_t batch_size, int64_t shuffles, int64_t threads) {
     require(batch_size >= 2, "batch_size must be at least 2, got " + std::to_string(batch_size));
     require(shuffles >= 0, "shuffles must be at least 1, or 0 for all pairs, got " + std::to_string(shuffles));
-    require(threads >= 0, "threads must not be negative, got " + std::to_string(threads));
+    require(shuffles <= INT32_MAX, "shuffles must be at most 2147483647, got " + std::to_string(shuffles));
+    check_threads(threads);
   }
 
   static std::vector<double> rates_of(const py::object& given, int64_t steps) {
+    std::vector<double> rates = given_rates(given, steps);
+    for (const double rate : rates)
+      require(rate >= 0 && std::isfinite(rate),
+              "learning_rates must be finite and not negative, got " + std::to_string(rate));
+    return rates;
+  }
+
+  static std::vector<double> given_rates(const py::object& given, int64_t steps) {
     if (py::isinstance<py::float_>(given) || py::isinstance<py::int_>(given))
       return std::vector<double>(steps, given.cast<double>());
     const auto array = py::array_t<double, py::array::c_style | py::array::forcecast>::ensure(given);
@@ -140,15 +154,29 @@ class PyEngine {
     return std::vector<double>(array.data(), array.data() + steps);
   }
 
-  template <typename Body>
-  void computing(Body&& body) {
-    if (busy_.exchange(true)) throw std::runtime_error("this engine is computing in another thread");
-    struct Release {
-      std::atomic<bool>& busy;
-      ~Release() { busy = false; }
-    } const release{busy_};
-    without_gil(body);
-  }
+  // The engine is this call's, and no other's, while it holds the claim.
+  class Claim {
+   public:
+    explicit Claim(std::atomic<bool>& busy) : busy_(busy) { take("this engine is computing in another thread"); }
+    ~Claim() {
+      if (held_) give_up();
+    }
+    Claim(const Claim&) = delete;
+    Claim& operator=(const Claim&) = delete;
+
+    void take(const char* refusal) {
+      if (busy_.exchange(true)) throw std::runtime_error(refusal);
+      held_ = true;
+    }
+    void give_up() {
+      held_ = false;
+      busy_ = false;
+    }
+
+   private:
+    std::atomic<bool>& busy_;
+    bool held_ = false;
+  };
 
   Engine engine_;
   std::atomic<bool> busy_{false};
@@ -163,6 +191,24 @@ class PyEngine {
     }
   }
 };
+
+}  // namespace
+}  // namespace mine_fast::engine
+
+// An engine whose constructor never ran (Engine.__new__ alone) is no engine: pybind11 would hand out raw memory for it.
+template <>
+class pybind11::detail::type_caster<mine_fast::engine::PyEngine>
+    : public pybind11::detail::type_caster_base<mine_fast::engine::PyEngine> {
+ public:
+  bool load(handle source, bool convert) {
+    return isinstance<mine_fast::engine::PyEngine>(source) &&
+           reinterpret_cast<instance*>(source.ptr())->get_value_and_holder().holder_constructed() &&
+           type_caster_base::load(source, convert);
+  }
+};
+
+namespace mine_fast::engine {
+namespace {
 
 // What the kernels of this name compute for an activation, for tests of its accuracy.
 py::tuple activate(const py::object& values, int64_t code, float slope, const std::string& kernel) {
@@ -180,18 +226,24 @@ using TowerSpec = std::tuple<std::vector<int64_t>, std::vector<int64_t>, std::ve
 
 Layers layers_of(int64_t in, const TowerSpec& tower) {
   const auto& [widths, activations, slopes] = tower;
-  require(in >= 1, "x_width and y_width must be at least 1, got " + std::to_string(in));
+  require(in >= 1 && in <= kMostColumns, "x_width and y_width must be at least 1 and at most " +
+                                             std::to_string(kMostColumns) + ", got " + std::to_string(in));
   require(!activations.empty() && activations.back() == static_cast<int64_t>(Activation::kIdentity),
           "the last layer of a tower must be linear");
   return Layers(in, in, widths, activations, slopes, std::vector<float>(widths.size()));
 }
 
-// A plain member of the engine as a property.
+// A plain member of the engine as a property; least and most are the values that it may have.
 template <typename Class, typename Member>
-void def_state(Class& type, const char* name, Member Engine::* member, const char* doc) {
+void def_state(Class& type, const char* name, Member Engine::* member, Member least, Member most, const char* doc) {
   type.def_property(
       name, [member](PyEngine& self) { return self.idle().*member; },
-      [member](PyEngine& self, Member value) { self.idle().*member = value; }, doc);
+      [=](PyEngine& self, Member value) {
+        require(value >= least && value <= most, std::string(name) + " must be in [" + std::to_string(least) + ", " +
+                                                     std::to_string(most) + "], got " + std::to_string(value));
+        self.idle().*member = value;
+      },
+      doc);
 }
 
 template <typename Class>
@@ -250,12 +302,19 @@ PYBIND11_MODULE(_engine, m) {
   def_buffer(type, "adam_m", &Engine::first_moment, "float32 [P], Adam's first moment, in the order of parameters.");
   def_buffer(type, "adam_v", &Engine::second_moment, "float32 [P], Adam's second moment, likewise.");
   def_buffer(type, "average", &Engine::average, "float32 [P], moving average of the parameters, likewise.");
-  def_state(type, "average_updates", &Engine::average_updates, "Steps that have gone into it.");
-  def_state(type, "adam_step", &Engine::adam_step, "Optimiser steps made.");
-  def_state(type, "log_ema", &Engine::log_ema, "Moving average of E[exp T], as its logarithm; -inf before the first.");
-  def_state(type, "offset", &Engine::offset, "Counter of steps, which keys the marginal shuffles.");
-  def_state(type, "epoch", &Engine::epoch, "Pass over the rows, which keys their order.");
-  def_state(type, "position", &Engine::position, "Rows of this pass already visited.");
+  // Counters that steps add to, and sums of them with a batch, stay within 64 bits.
+  constexpr int64_t most = int64_t{1} << 60;
+  def_state<decltype(type), int64_t>(type, "average_updates", &Engine::average_updates, 0, most,
+                                     "Steps that have gone into it.");
+  def_state<decltype(type), int64_t>(type, "adam_step", &Engine::adam_step, 0, most, "Optimiser steps made.");
+  def_state<decltype(type), double>(type, "log_ema", &Engine::log_ema, -INFINITY, std::numeric_limits<double>::max(),
+                                    "Moving average of E[exp T], as its logarithm; -inf before the first.");
+  def_state<decltype(type), uint64_t>(type, "offset", &Engine::offset, 0, UINT64_MAX,
+                                      "Counter of steps, which keys the marginal shuffles.");
+  def_state<decltype(type), uint64_t>(type, "epoch", &Engine::epoch, 0, UINT64_MAX,
+                                      "Pass over the rows, which keys their order.");
+  def_state<decltype(type), int64_t>(type, "position", &Engine::position, 0, most,
+                                     "Rows of this pass already visited.");
   type.def_property_readonly("kernel", &PyEngine::kernel, "Name of the kernels in use.");
   type.def("set_kernel", &PyEngine::set_kernel, py::arg("name"), "Use these kernels.");
   type.def(

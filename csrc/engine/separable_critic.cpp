@@ -27,7 +27,7 @@ class SeparableStep : public GradientStep {
       : critic_(critic),
         kernels_(kernels),
         batch_(batch),
-        tile_rows_(std::clamp<int64_t>(kTileFloats / padded(batch) / 4 * 4, 4, batch)),
+        tile_rows_(std::min<int64_t>(batch, std::max<int64_t>(4, kTileFloats / padded(batch) / 4 * 4))),
         loss_(loss),
         alpha_(alpha),
         x_(critic.x_layers, kernels, batch, true),

@@ -17,6 +17,7 @@ from mine_fast.experiments.gan import label
 from mine_fast.experiments.gan_plane import target_of
 from mine_fast.experiments.modes import Target, coverage
 from mine_fast.experiments.run import Run, seeded
+from mine_fast.files import save_figure
 
 __all__ = ["EXPERIMENT", "Settings", "reconstruction"]
 
@@ -120,7 +121,7 @@ def compare(folder: Path, runs: Sequence[Metrics]) -> None:
         panel.grid(alpha=0.25)
     axes[0, 0].set_yscale("log")
     axes[0, 0].legend(fontsize="x-small")
-    figure.savefig(folder / "reconstruction.png", dpi=120)
+    save_figure(folder / "reconstruction.png", figure, dpi=120)
 
 
 EXPERIMENT = Experiment(

@@ -14,6 +14,7 @@ from mine_fast.experiments.gan import GANSettings, Networks, label, sample, trai
 from mine_fast.experiments.modes import Target, coverage, grid, spiral
 from mine_fast.experiments.networks import perceptron
 from mine_fast.experiments.run import Run
+from mine_fast.files import save_figure
 
 __all__ = ["GAUSSIANS", "SPIRAL", "Settings", "target_of"]
 
@@ -120,7 +121,7 @@ def compare(folder: Path, runs: Sequence[Metrics]) -> None:
             panel.set(xlabel="step", ylabel=f"{name}: {measure}")
             panel.grid(alpha=0.25)
         axes[row, 0].legend(fontsize="x-small")
-    figure.savefig(folder / "coverage.png", dpi=120)
+    save_figure(folder / "coverage.png", figure, dpi=120)
 
 
 def _experiment(name: str, *targets: str) -> Experiment[Settings]:

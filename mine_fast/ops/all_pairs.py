@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mine_fast import all_pairs_tiles
-from mine_fast.ops._checks import check_floating, check_number, check_two_dimensional
+from mine_fast.ops._checks import check_floating, check_slope, check_two_dimensional
 from mine_fast.ops._dispatch import (
     autocast_enabled,
     backward_kernel,
@@ -198,7 +198,7 @@ def _activations(
         slope = [0.01 if name == "leaky_relu" else 1.0 for name in names]
     slopes = list(slope) if isinstance(slope, Sequence) else [slope] * hidden
     for value in slopes:
-        check_number("slope", value)
+        check_slope(value)
     if len(names) != hidden or len(slopes) != hidden:
         raise ValueError(
             f"activation and slope must have one entry for each of the {hidden} hidden layers, got {len(names)} and "
