@@ -25,7 +25,8 @@ class Flag(str):
     Args:
         code (str): lower-case words joined by underscores.
         message (str): one sentence for a person.
-        level (str): "warning" for what may have spoilt the estimate or its error bar, "note" for what the data are like.
+        level (str): "warning" for what may have spoilt the estimate or its error bar, "note" for what the data are
+            like.
 
     Raises:
         ValueError: a code of another form, another level.

@@ -18,7 +18,7 @@ from mkdocs.config.defaults import MkDocsConfig
 class InlineFormula(InlineProcessor):
     """`$x$`, where neither dollar has a space inside."""
 
-    def handleMatch(self, m: Any, data: str) -> tuple[str, int, int]:  # type: ignore[override]  # noqa: N802
+    def handleMatch(self, m: Any, data: str) -> tuple[str, int, int]:  # type: ignore[override]
         """Stash the MathML as it is."""
         return self.md.htmlStash.store(mathml(m[1], "inline")), m.start(0), m.end(0)
 
@@ -26,7 +26,7 @@ class InlineFormula(InlineProcessor):
 class Formulas(Extension):
     """The pattern, after code spans (190), so that dollars in code stay."""
 
-    def extendMarkdown(self, md: Markdown) -> None:  # noqa: N802
+    def extendMarkdown(self, md: Markdown) -> None:
         """Register it."""
         md.inlinePatterns.register(InlineFormula(r"\$(?![\s$])([^$\n]+?)(?<!\s)\$", md), "formula", 185)
 
