@@ -1,4 +1,4 @@
-# make demo | test | lint | docs | bench | gpu-check. TORCH picks the torch: TORCH=torch==2.13.0 make test
+# make demo | test | lint | docs | bench | wheel-check | gpu-check. TORCH picks the torch: TORCH=torch==2.13.0 make test
 PYTHON ?= python3
 TORCH ?= torch>=2.10
 VENV ?= .venv
@@ -8,7 +8,7 @@ export MINE_FAST_DATA ?= $(abspath $(wildcard ../shared/data))
 # What the environment is built from; it is built again when one of these changes.
 SOURCES := pyproject.toml setup.py $(wildcard build_backend/*.py csrc/*.h csrc/*.cpp csrc/cpu/* csrc/cuda/* csrc/engine/*)
 
-.PHONY: demo test lint docs bench gpu-check clean FORCE
+.PHONY: demo test lint docs bench wheel-check gpu-check clean FORCE
 
 demo: $(VENV)/.demo
 	$(BIN)/python benchmarks/demo.py
@@ -31,6 +31,10 @@ bench: $(VENV)/.test
 	mkdir -p .benchmarks
 	$(BIN)/python -m pytest benchmarks/test_*.py --benchmark-enable --benchmark-json=.benchmarks/latest.json
 	$(BIN)/python benchmarks/pytest_record.py .benchmarks/latest.json
+
+# One wheel beside several torches -> benchmarks/results/wheel.json. Downloads each, several GB for a CUDA build.
+wheel-check: $(VENV)/.test
+	$(BIN)/python benchmarks/wheel_check.py --torch 2.11.0 2.13.0 2.14.1
 
 # Everything a GPU machine can tell in one go: tests on the device, compute-sanitizer, timings -> benchmarks/results/.
 # Builds in the environment that is there (its CUDA torch), without touching the network.

@@ -1,7 +1,8 @@
 """Site hook: pages and files outside docs/ that the pages link to become part of the site.
 
 On the forge a link in docs/experiments.md to ../benchmarks/results/x.png is right as it is. The site has no folder
-above docs/, so the file is added under benchmarks/results/x.png, and the link is written anew. README.md is its first page.
+above docs/, so the file is added under benchmarks/results/x.png, and the link is written anew. README.md is its first
+page.
 """
 
 from __future__ import annotations
