@@ -1,4 +1,4 @@
-# make demo | test | lint | docs | bench | wheel-check | gpu-check. TORCH picks the torch: TORCH=torch==2.13.0 make test
+# make demo | test | lint | docs | notebook | bench | wheel-check | gpu-check. TORCH picks the torch: TORCH=torch==2.13.0 make test
 PYTHON ?= python3
 TORCH ?= torch>=2.10
 VENV ?= .venv
@@ -8,7 +8,7 @@ export MINE_FAST_DATA ?= $(abspath $(wildcard ../shared/data))
 # What the environment is built from; it is built again when one of these changes.
 SOURCES := pyproject.toml setup.py $(wildcard build_backend/*.py csrc/*.h csrc/*.cpp csrc/cpu/* csrc/cuda/* csrc/engine/*)
 
-.PHONY: demo test lint docs bench wheel-check gpu-check clean FORCE
+.PHONY: demo test lint docs notebook bench wheel-check gpu-check clean FORCE
 
 demo: $(VENV)/.demo
 	$(BIN)/python benchmarks/demo.py
@@ -25,6 +25,10 @@ lint: $(VENV)/.dev
 # The site, build/site/index.html; a warning fails. The variable hides a notice of the theme's about its own future.
 docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# Executed anew, its outputs with it: some minutes of CPU.
+notebook: $(VENV)/.dev
+	$(BIN)/jupyter execute --inplace examples/all_experiments.ipynb
 
 # benchmarks/test_*.py by pytest-benchmark: its tables, and a record of each file in benchmarks/results/.
 bench: $(VENV)/.test

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import json
 import re
 from pathlib import Path
 
@@ -44,6 +45,18 @@ def test_names_of_the_package_exist(page):
         value = importlib.import_module("mine_fast")
         for part in dotted.split(".")[1:]:
             value = getattr(value, part, None) or importlib.import_module(f"{value.__name__}.{part}")
+
+
+def test_the_notebook_is_executed_and_small():
+    """Re-executed by `make notebook`."""
+    path = ROOT / "examples" / "all_experiments.ipynb"
+    cells = json.loads(path.read_text())["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+    outputs = [output for cell in code for output in cell["outputs"]]
+    assert not [output for output in outputs if output["output_type"] == "error"]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 5
+    assert path.stat().st_size < 1_500_000
 
 
 def test_every_page_is_in_the_site():

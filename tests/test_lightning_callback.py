@@ -134,7 +134,7 @@ def test_estimates_are_those_of_estimate(loaders):
     train(model, loaders, callback, max_epochs=1)
     x = torch.cat(model.batches).numpy()
     targets = {float(a): b for a, b in zip(*(side.flatten() for side in loaders[0].dataset.tensors), strict=True)}
-    y = np.array([2 * targets[float(value)] for value in x], dtype=np.float32)
+    y = np.array([[2 * targets[float(value)]] for value in x.flatten()], dtype=np.float32)
     assert callback.results[0][1].mi == estimate(x, y, seed=3, **QUICK).mi
 
 
@@ -145,7 +145,7 @@ def test_the_training_does_not_feel_it(loaders):
         [],
         [
             MutualInfoCallback(first_column, "encoder", **QUICK),
-            MutualInfoCallback("head", "encoder", every_n_steps=7, **QUICK),
+            MutualInfoCallback("head", "encoder", every_n_steps=7, name="other", **QUICK),
         ],
     ):
         loaders[0].generator.manual_seed(1)

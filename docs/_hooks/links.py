@@ -14,11 +14,17 @@ from pathlib import Path
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
+from notebooks import markdown_of  # mkdocs finds what lies beside a hook
 
 ROOT = Path(__file__).resolve().parents[2]
 
 #: Pages of the site that lie beside docs/, by their name in it.
-OUTSIDE = {"index.md": "README.md", "CONTRIBUTING.md": "CONTRIBUTING.md", "CHANGELOG.md": "CHANGELOG.md"}
+OUTSIDE = {
+    "index.md": "README.md",
+    "CONTRIBUTING.md": "CONTRIBUTING.md",
+    "CHANGELOG.md": "CHANGELOG.md",
+    "all_experiments.md": "examples/all_experiments.ipynb",
+}
 
 #: A Markdown link's target, up to an anchor or a title.
 LINK = re.compile(r"(\]\()([^)\s#]+)")
@@ -48,13 +54,19 @@ def source_of(name: str) -> str:
     return OUTSIDE.get(name, f"docs/{name}")
 
 
+def text_of(name: str) -> str:
+    """The Markdown of a page of the site."""
+    path = ROOT / source_of(name)
+    return markdown_of(path) if path.suffix == ".ipynb" else path.read_text(encoding="utf-8")
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages and every linked file that docs/ does not hold."""
-    for name, source in OUTSIDE.items():
-        files.append(File.generated(config, name, abs_src_path=str(ROOT / source)))
+    for name in OUTSIDE:
+        files.append(File.generated(config, name, content=text_of(name)))
     for page in list(files.documentation_pages(inclusion=InclusionLevel.is_included)):
         source = source_of(page.src_uri)
-        for _, link in LINK.findall((ROOT / source).read_text(encoding="utf-8")):
+        for _, link in LINK.findall(text_of(page.src_uri)):
             target = target_of(link, source)
             if target and files.get_file_from_path(in_site(target)) is None:
                 files.append(File.generated(config, in_site(target), abs_src_path=str(ROOT / target)))

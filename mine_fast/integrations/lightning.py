@@ -36,7 +36,7 @@ def _callback_class() -> Any:
     raise ImportError("MutualInfoCallback needs Lightning: pip install 'mine-fast[lightning]'")
 
 
-Callback = _callback_class()
+Callback: Any = _callback_class()
 
 #: A tensor of a batch: the name of the submodule that gives it out, or a function of (batch, outputs of the step).
 Source = str | Callable[[Any, Any], Tensor]
@@ -61,7 +61,7 @@ class MutualInfoCallback(Callback):  # type: ignore[misc]  # of either package
         every_n_epochs: estimate at every so-manieth validation.
         every_n_steps: estimate after every so many training batches instead.
         rows: how many to keep at most: of a validation a random sample, of the training the latest.
-        name: of what is logged.
+        name: of what is logged; several callbacks need different ones.
         seed: of the sample and the estimate.
         settings: fields of `mine_fast.TrainingSettings` and arguments of `mine_fast.estimate`, for example steps=200.
 
@@ -110,6 +110,11 @@ class MutualInfoCallback(Callback):  # type: ignore[misc]  # of either package
         self._outputs: dict[str, Any] = {}
         self._hooks: list[Any] = []
         self._sample = RowSample(self.rows, latest=every_n_steps is not None, seed=self.seed)
+
+    @property
+    def state_key(self) -> str:
+        """Tells several of these apart in a checkpoint: each logs under a name of its own."""
+        return f"{type(self).__qualname__}({self.name!r})"
 
     def state_dict(self) -> dict[str, int]:
         """How many validations and batches there were, for a checkpoint."""
@@ -229,6 +234,8 @@ class MutualInfoCallback(Callback):  # type: ignore[misc]  # of either package
             # A long training is not worth ending for this.
             warnings.warn(f"{self.name} was not estimated at step {trainer.global_step}: {error}", stacklevel=2)
             return
-        self.results.append((trainer.global_step, without_scores(result)))
+        kept = without_scores(result)
+        assert isinstance(kept, MIResult)
+        self.results.append((trainer.global_step, kept))
         for name, value in ((self.name, result.mi), (f"{self.name}_stderr", result.stderr)):
             pl_module.log(name, value, rank_zero_only=True, batch_size=len(x))

@@ -44,7 +44,7 @@ class RowSample:
             ValueError: other widths than before.
         """
         count = len(x)
-        keys = np.arange(self.seen, self.seen + count) if self.latest else self.generator.random(count)
+        keys: np.ndarray = np.arange(self.seen, self.seen + count) if self.latest else self.generator.random(count)
         self.seen += count
         if self.sides:
             widths = [(side.shape[1], new.shape[1]) for side, new in zip(self.sides, (x, y), strict=True)]
