@@ -18,7 +18,7 @@ from mine_fast.result import MIResult
 from mine_fast.training import ordinary_autograd
 from mine_fast.variables import table_variables
 
-__all__ = ["SINGLE_COLUMNS", "pairwise"]
+__all__ = ["SINGLE_COLUMNS", "narrow_settings", "pairwise", "without_scores"]
 
 #: What is enough for a pair of single columns, at a quarter of the work. Mean absolute error over the 11 cases of one
 #: column each in benchmarks/distributions that the defaults are chosen on, 1000 rows: 0.038 nats by these as by
@@ -28,6 +28,11 @@ SINGLE_COLUMNS = {"steps": 200, "batch_size": 128}
 
 #: Shuffles of the held-out rows, at most: beyond, they take time and settle nothing.
 MAX_SHUFFLES = 100
+
+
+def narrow_settings(rows: int) -> dict[str, Any]:
+    """The training settings of a pair of single columns with N rows."""
+    return {**SINGLE_COLUMNS, "evaluation_shuffles": min(MAX_SHUFFLES, max(20, 1_000_000 // rows))}
 
 
 def pairwise(
@@ -88,8 +93,7 @@ def pairwise(
     with ordinary_autograd():
         variables = table_variables(table, groups, columns)
     names = list(variables)
-    rows = len(variables[names[0]])
-    narrow = {**SINGLE_COLUMNS, "evaluation_shuffles": min(MAX_SHUFFLES, max(20, 1_000_000 // rows))}
+    narrow = narrow_settings(len(variables[names[0]]))
     given = {name: value for name, value in settings.items() if value is not None}
     common = (loss, alpha, clip, marginals, seed, n_seeds, device)
     requests = {True: make_request(*common, {**narrow, **given}), False: make_request(*common, given)}
@@ -108,11 +112,11 @@ def pairwise(
         found = run_tasks(tasks(), max_memory=limit, steps=steps, progress=progress, keep_going=True)
     results: list[list[MIResult | FailedEstimate | None]] = [[None] * len(names) for _ in names]
     for (i, j), result in zip(pairs, estimates_of(found, n_seeds), strict=True):
-        results[i][j] = results[j][i] = _without_scores(result)
+        results[i][j] = results[j][i] = without_scores(result)
     return MIMatrix(tuple(names), results)
 
 
-def _without_scores(result: MIResult | FailedEstimate) -> MIResult | FailedEstimate:
+def without_scores(result: MIResult | FailedEstimate) -> MIResult | FailedEstimate:
     """Thousands of pairs would fill the memory with what histograms are drawn from."""
     if isinstance(result, FailedEstimate):
         return result
@@ -120,5 +124,5 @@ def _without_scores(result: MIResult | FailedEstimate) -> MIResult | FailedEstim
         result,
         joint_scores=result.joint_scores[:0].copy(),
         marginal_scores=result.marginal_scores[:0].copy(),
-        trainings=tuple(_without_scores(one) for one in result.trainings),  # type: ignore[misc]
+        trainings=tuple(without_scores(one) for one in result.trainings),  # type: ignore[misc]
     )

@@ -34,7 +34,7 @@ class MIMatrix:
 
     Attributes:
         names: of the variables, [d].
-        results: [d][d], the `MIResult` or `FailedEstimate` of each pair, without its scores; None on the diagonal.
+        results: `[d][d]`, the `MIResult` or `FailedEstimate` of each pair, without its scores; None on the diagonal.
 
     `m["age", "height"]` is the result of two variables.
 
