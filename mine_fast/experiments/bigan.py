@@ -22,7 +22,7 @@ from torch.nn import functional as F
 import mine_fast
 from mine_fast.experiments.adaptive_clipping import backward_adaptively
 from mine_fast.experiments.experiment import Metrics
-from mine_fast.experiments.gan import discriminator_loss, note, steps_to_look, two_optimizers
+from mine_fast.experiments.gan import discriminator_loss, note, set_rate, steps_to_look, two_optimizers
 from mine_fast.experiments.networks import perceptron
 from mine_fast.experiments.run import Run
 from mine_fast.modules import in_mode
@@ -38,8 +38,10 @@ class BiGANSettings:
         steps: of generator and encoder, each after one of the discriminator.
         batch: rows per step.
         rate: of Adam, for every network.
+        decay: share of the steps, the last ones, over which the rate falls linearly to 0.
         code: dimensions of the code, standard normal.
         hidden: widths of the hidden layers of every network.
+        batch_norm: in generator and encoder.
         betas: weight of the information in each arm.
         looks: how often the networks are looked at, evenly over the steps; the last look is the result.
     """
@@ -47,8 +49,10 @@ class BiGANSettings:
     steps: int = 10_000
     batch: int = 100
     rate: float = 1e-4
+    decay: float = 0.0
     code: int = 2
     hidden: tuple[int, ...] = (400, 400)
+    batch_norm: bool = True
     betas: tuple[float, ...] = (0.0, 1.0)
     looks: int = 10
 
@@ -90,8 +94,8 @@ class Networks(NamedTuple):
 def perceptrons(settings: BiGANSettings, width: int, last: Sequence[nn.Module] = ()) -> Networks:
     """The networks for data of a width, all perceptrons, the generator ending in layers of its own."""
     hidden, code = settings.hidden, settings.code
-    generator = nn.Sequential(*perceptron([code, *hidden, width], batch_norm=True), *last)
-    encoder = Encoder(perceptron([width, *hidden, 2 * code], batch_norm=True))
+    generator = nn.Sequential(*perceptron([code, *hidden, width], settings.batch_norm), *last)
+    encoder = Encoder(perceptron([width, *hidden, 2 * code], settings.batch_norm))
     discriminator = perceptron([width + code, *hidden, 1])
     mine = mine_fast.MINE(perceptron([width + code, *hidden, 1]), method="concat")
     return Networks(generator, encoder, discriminator, mine)
@@ -130,6 +134,7 @@ def train_bigan(
         generator_optimizer=generator_optimizer,
         history=history,
     ):
+        set_rate(settings.rate, settings.decay, step / settings.steps, discriminator_optimizer, generator_optimizer)
         x = real(settings.batch)
         code = encoder.draw(x)
         z = torch.randn(settings.batch, settings.code, device=run.device)
