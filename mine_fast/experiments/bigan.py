@@ -56,7 +56,6 @@ class BiGANSettings:
     hidden: tuple[int, ...] = (400, 400)
     batch_norm: bool = True
     code_noise: float = 0.0
-    code_noise: float = 0.0
     betas: tuple[float, ...] = (0.0, 1.0)
     looks: int = 10
 
