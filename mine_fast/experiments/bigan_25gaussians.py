@@ -128,7 +128,7 @@ EXPERIMENT = Experiment(
     "bigan-25gaussians",
     {
         "smoke": Settings(steps=60, looks=3, samples=500, rate=1e-3, hidden=(32, 32)),
-        "quick": Settings(rate=1e-3, hidden=(128, 128)),
+        "quick": Settings(steps=20_000, rate=5e-4, decay=0.5, hidden=(128, 128), batch_norm=False, code_noise=0.1),
         "paper": Settings(),
     },
     run,
