@@ -18,6 +18,8 @@ from mine_fast.data import PairSource
 from mine_fast.default_critics import MLPCritic, StackedCritic, is_default
 from mine_fast.evaluation import HeldOutScores, held_out_scores
 from mine_fast.inputs import QuantileInputs
+from mine_fast.native import pair_scorer
+from mine_fast.pair_scoring import PairScorer
 from mine_fast.separable import SeparableCritic
 from mine_fast.stacking import stacking_weights
 from mine_fast.training import (
@@ -122,7 +124,8 @@ def _fit_given(mine: DVLoss, fold: Fold) -> FoldFit:
     history = _train(loss, rows, fold, fold.report)
     score = _scorer(loss)
     level = free_level(loss, score, rows, fold.train[:LEVEL_ROWS_TO_READ])
-    scores, train_scores = (read(score, rows, fold, level) for read in (_held_out, _trained_on))
+    of_pairs = pair_scorer(loss, fold.settings.engine)
+    scores, train_scores = (read(of_pairs, rows, fold, level) for read in (_held_out, _trained_on))
     return FoldFit(critic, loss.log_ema, history, scores, train_scores)
 
 
@@ -150,7 +153,7 @@ def _fit_stack(mine: DVLoss, fold: Fold) -> FoldFit:
     """Train the networks of a `StackedCritic`, each on its features, and weigh the critics on the validation rows."""
     critic = StackedCritic().prepare(*fold.fitting_rows(), fold.generator()).to(fold.device)
     features = fold.source.map(lambda x, y: critic.inputs(x.to(fold.device), y.to(fold.device)))
-    histories = []
+    histories, losses = [], []
     for i, (network, x_width, y_width) in enumerate(critic.networks()):
         loss = mine.at_start(fold.seed)
         loss.T, loss.method = network, None if isinstance(network, SeparableCritic) else "concat"
@@ -163,19 +166,25 @@ def _fit_stack(mine: DVLoss, fold: Fold) -> FoldFit:
             fold.report(done + step, bound)
 
         histories.append(_train(loss, features.map(read), fold, progress))
+        losses.append(loss)
 
     critic.eval()
     with torch.no_grad():
         read_by_all = features.map(critic.with_factors)
-    log_ema = _weigh(critic, read_by_all, fold)
+    members = critic.members(pair_scorer(losses[0], fold.settings.engine))
+    log_ema = _weigh(critic, members, read_by_all, fold)
     history = max(histories, key=lambda h: max(h.validation))
-    scores, train_scores = (scored(critic.score, read_by_all, fold) for scored in (_held_out, _trained_on))
+
+    def score(x: Tensor, y: Tensor, partner: Tensor) -> Tensor:
+        return critic.score(members, x, y, partner)
+
+    scores, train_scores = (scored(score, read_by_all, fold) for scored in (_held_out, _trained_on))
     return FoldFit(critic, log_ema, history, scores, train_scores)
 
 
-def _weigh(critic: StackedCritic, rows: PairSource, fold: Fold) -> Tensor:
+def _weigh(critic: StackedCritic, members: list[PairScorer], rows: PairSource, fold: Fold) -> Tensor:
     """Fix the constants and weights of the critics on the validation rows; the log mean exp of the sum there, []."""
-    scores = [held_out_scores(score, rows, fold.validation, fold.seed, STACKING_SHUFFLES) for score in critic.members()]
+    scores = [held_out_scores(score, rows, fold.validation, fold.seed, STACKING_SHUFFLES) for score in members]
     critic.offsets = critic.weights.new_tensor([s.log_mean_exp for s in scores])
     # Where none of n pairs fell, the joint probability is about 1 / n (Laplace's rule), and no ratio to be known lower.
     critic.floor.fill_(-math.log(fold.train.numel()))
@@ -199,7 +208,7 @@ def _train(loss: DVLoss, rows: PairSource, fold: Fold, report: Callable[[int, fl
 
 
 def _held_out(
-    score: Callable[[Tensor, Tensor], Tensor],
+    score: PairScorer,
     rows: PairSource,
     fold: Fold,
     level: Callable[[Tensor], Tensor] | None = None,
@@ -210,7 +219,7 @@ def _held_out(
 
 
 def _trained_on(
-    score: Callable[[Tensor, Tensor], Tensor],
+    score: PairScorer,
     rows: PairSource,
     fold: Fold,
     level: Callable[[Tensor], Tensor] | None = None,

@@ -25,6 +25,7 @@ from mine_fast.evaluation import (
 from mine_fast.graphed_steps import GraphedSteps, graph_obstacle
 from mine_fast.modules import copied_state
 from mine_fast.native import critic_obstacle, use_engine
+from mine_fast.pair_scoring import by_rows
 from mine_fast.steps import NativeSteps, Steps, TorchSteps
 
 if TYPE_CHECKING:
@@ -220,7 +221,7 @@ def train_critic(
         nonlocal best_bound, best_state, early
         with steps.averaged():
             mine.eval()
-            scores = held_out_scores(steps.score or score, source, validation_rows, seed, shuffles, level)
+            scores = held_out_scores(steps.score or by_rows(score), source, validation_rows, seed, shuffles, level)
             scores = scores.limited(ESTIMATE_TAIL_ROWS)
             bound = scores.dv_bound()
             if not math.isfinite(bound) or (step > 0 and not math.isfinite(train)):
