@@ -186,16 +186,16 @@ float maximum(const float* scores, int64_t rows) {
 }
 
 double exponentials(const float* scores, int64_t rows, float reference, float* weights) {
-  typedef double doubles __attribute__((vector_size(64)));
-  doubles sums{};
+  typedef double doubles __attribute__((vector_size(32)));
+  doubles even{}, odd{};
   int64_t r = 0;
   for (; r + 8 <= rows; r += 8) {
-    const vec<8> weight = Exponential<8>(load<8>(scores + r) - reference).value();
-    store<8>(weights + r, weight);
-    sums += __builtin_convertvector(weight, doubles);
+    store<8>(weights + r, Exponential<8>(load<8>(scores + r) - reference).value());
+    even += __builtin_convertvector(load<4>(weights + r), doubles);
+    odd += __builtin_convertvector(load<4>(weights + r + 4), doubles);
   }
   double total = 0;
-  for (int i = 0; i < 8; ++i) total += sums[i];
+  for (int i = 0; i < 4; ++i) total += even[i] + odd[i];
   for (; r < rows; ++r) total += weights[r] = exp_of(scores[r] - reference);
   return total;
 }
