@@ -191,7 +191,8 @@ def p_values(rows, folds, runs, shuffles=199, rho=0.0):
     for seed in range(runs):
         source = ArraySource(*gaussian(rows, rho, seed))
         parts = torch.arange(rows).tensor_split(folds)
-        scores = [held_out_scores(by_rows(product), source, part, 7 * seed + k, shuffles) for k, part in enumerate(parts)]
+        of_pairs = by_rows(product)
+        scores = [held_out_scores(of_pairs, source, part, 7 * seed + k, shuffles) for k, part in enumerate(parts)]
         found.append(permutation_p_value(scores))
     return np.array(found)
 

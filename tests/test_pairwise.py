@@ -147,6 +147,13 @@ def test_every_kind_of_table(tmp_path):
     assert same(table_variables(tmp_path / "t.csv"), columns)
     assert same(table_variables(str(tmp_path / "t.csv")), columns)
     assert same(table_variables(tmp_path / "t.npy"), numbered)
+    np.savez(tmp_path / "t.npz", first=x[:, 0], rest=x[:, 1:])
+    found = table_variables(tmp_path / "t.npz")
+    assert list(found) == ["first:0", *[f"rest:{number}" for number in range(x.shape[1] - 1)]]
+    assert same(dict(enumerate(found.values())), dict(enumerate(numbered.values())))
+    (tmp_path / "bad.npz").write_bytes(b"PK\x03\x04 no archive")
+    with pytest.raises(ValueError, match="damaged or not a numpy file"):
+        table_variables(tmp_path / "bad.npz")
     assert same(table_variables(tmp_path / "t.csv", columns="a,-1"), {name: columns[name] for name in "ad"})
     assert same(table_variables(frame, columns=["d", 0]), {name: columns[name] for name in "da"})
     groups = {"u": ["a", "d"], "v": "b", "w": [2]}

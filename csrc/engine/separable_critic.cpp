@@ -166,8 +166,8 @@ std::unique_ptr<GradientStep> SeparableCritic::step(const Kernels& kernels, int6
   return std::make_unique<SeparableStep>(*this, kernels, batch, loss, alpha);
 }
 
-void SeparableCritic::score(const Kernels& kernels, const float* parameters, const Data& data,
-                            const Partners& partners, float* scores, const Poll& poll) const {
+void SeparableCritic::score(const Kernels& kernels, const float* parameters, const Data& data, const Partners& partners,
+                            float* scores, const Poll& poll) const {
   Tower x(x_layers, kernels, kScoreRows, false), y(y_layers, kernels, kScoreRows, false);
   Buffer<float> f(data.rows * stride()), g(data.rows * stride());
   for (int64_t begin = 0; begin < data.rows; begin += kScoreRows) {
