@@ -94,9 +94,9 @@ def many_table(document: dict[str, Any]) -> str:
     contenders = list(dict.fromkeys(row["contender"] for row in document["rows"]))
     lines = [
         "**Many estimates**: wall seconds of `estimate_many` on K pairs of one column each, 2000 rows, beside ways to "
-        f"make as many optimiser steps ({document['threads']} threads, loops on one; {machine(document)}; in brackets the "
-        "ratio to ours; what takes long was timed on a part, see benchmarks/estimate_many.py). Ours alone also scores "
-        "held-out rows and tests:",
+        f"make as many optimiser steps ({document['threads']} threads, loops on one; {machine(document)}; in brackets "
+        "the ratio to ours; what takes long was timed on a part, see benchmarks/estimate_many.py). Ours alone also "
+        "scores held-out rows and tests:",
         "",
         f"| K | {' | '.join(map(str, counts))} |",
         "|---|" + "---|" * len(counts),

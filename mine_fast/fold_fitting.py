@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -34,7 +34,7 @@ from mine_fast.training import (
 if TYPE_CHECKING:
     from mine_fast.loss import DVLoss
 
-__all__ = ["Fold", "FoldFit", "fit_fold", "trainings"]
+__all__ = ["FitParts", "Fold", "FoldFit", "ToTrain", "fit_alone", "fit_parts", "train_alone", "trainings"]
 
 #: Marginal pairs per validation row that find the weights of stacked critics.
 STACKING_SHUFFLES = 20
@@ -106,7 +106,27 @@ def _stacks(mine: DVLoss) -> bool:
     return (mine.T is None or isinstance(mine.T, StackedCritic)) and mine.loss != "infonce"
 
 
-def fit_fold(mine: DVLoss, fold: Fold) -> FoldFit:
+class ToTrain(NamedTuple):
+    """A training that a fit waits for.
+
+    Attributes:
+        loss: trains in place.
+        rows: what it reads.
+        fold: which of the rows, and the settings.
+        report: called with (steps done in the fold, latest validation bound).
+    """
+
+    loss: DVLoss
+    rows: PairSource
+    fold: Fold
+    report: Callable[[int, float], None]
+
+
+#: A fit that hands out its trainings, is sent their histories, and returns what came of the fold.
+FitParts = Generator[ToTrain, FoldHistory, FoldFit]
+
+
+def fit_parts(mine: DVLoss, fold: Fold) -> FitParts:
     """Fit the critic of a fold: a copy of the caller's or, without one, a new `StackedCritic`.
 
     Args:
@@ -116,12 +136,23 @@ def fit_fold(mine: DVLoss, fold: Fold) -> FoldFit:
     return _fit_stack(mine, fold) if _stacks(mine) else _fit_given(mine, fold)
 
 
-def _fit_given(mine: DVLoss, fold: Fold) -> FoldFit:
+def fit_alone(parts: FitParts) -> FoldFit:
+    """Go through a fit, each training by itself."""
+    try:
+        wanted = next(parts)
+        while True:
+            wanted = parts.send(train_alone(wanted))
+    except StopIteration as end:
+        fitted: FoldFit = end.value
+        return fitted
+
+
+def _fit_given(mine: DVLoss, fold: Fold) -> FitParts:
     """Train a copy of the caller's critic, from its weights before any training on rows that are held out now."""
     loss = mine.at_start(fold.seed)
     critic, transform = _critic_on_rows(loss, fold)
     rows = fold.source.map(transform)
-    history = _train(loss, rows, fold, fold.report)
+    history = yield ToTrain(loss, rows, fold, fold.report)
     score = _scorer(loss)
     level = free_level(loss, score, rows, fold.train[:LEVEL_ROWS_TO_READ])
     of_pairs = pair_scorer(loss, fold.settings.engine)
@@ -149,7 +180,7 @@ def _critic_on_rows(loss: DVLoss, fold: Fold) -> tuple[nn.Module, Callable[[Tens
     return loss.T, lambda x, y: (cast(x, like, "x"), cast(y, like, "y"))
 
 
-def _fit_stack(mine: DVLoss, fold: Fold) -> FoldFit:
+def _fit_stack(mine: DVLoss, fold: Fold) -> FitParts:
     """Train the networks of a `StackedCritic`, each on its features, and weigh the critics on the validation rows."""
     critic = StackedCritic().prepare(*fold.fitting_rows(), fold.generator()).to(fold.device)
     features = fold.source.map(lambda x, y: critic.inputs(x.to(fold.device), y.to(fold.device)))
@@ -165,7 +196,7 @@ def _fit_stack(mine: DVLoss, fold: Fold) -> FoldFit:
         def progress(step: int, bound: float, done: int = i * fold.settings.steps) -> None:
             fold.report(done + step, bound)
 
-        histories.append(_train(loss, features.map(read), fold, progress))
+        histories.append((yield ToTrain(loss, features.map(read), fold, progress)))
         losses.append(loss)
 
     critic.eval()
@@ -196,7 +227,9 @@ def _weigh(critic: StackedCritic, members: list[PairScorer], rows: PairSource, f
     return torch.logsumexp(weights @ marginal, 0) - math.log(marginal.shape[1])
 
 
-def _train(loss: DVLoss, rows: PairSource, fold: Fold, report: Callable[[int, float], None]) -> FoldHistory:
+def train_alone(wanted: ToTrain) -> FoldHistory:
+    """Make a training by itself; see `train_critic`."""
+    loss, rows, fold, report = wanted
     settings = fold.settings
     loss.shuffles = settings.shuffles
     batch = min(settings.batch_size, fold.train.numel())

@@ -103,9 +103,9 @@ def test_defaults_of_single_columns_and_of_groups(monkeypatch):
 
 
 def test_one_bad_pair_does_not_lose_the_others(monkeypatch):
-    from mine_fast import many
+    from mine_fast import estimate_request
 
-    real = many.plan_cross_fit
+    real = estimate_request.plan_cross_fit
 
     def plan(loss, source, *rest):
         if float(source.x[0]) == x[0, 0] and float(source.y[0]) == x[0, 1]:
@@ -113,7 +113,7 @@ def test_one_bad_pair_does_not_lose_the_others(monkeypatch):
         return real(loss, source, *rest)
 
     x = table(60)
-    monkeypatch.setattr(many, "plan_cross_fit", plan)
+    monkeypatch.setattr(estimate_request, "plan_cross_fit", plan)
     m = mine_fast.pairwise(x[:, :3], **QUICK)
     assert np.isnan(m.mi[0, 1])
     assert np.isnan(m.q_value[1, 0])
