@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from mine_fast.checks import check_progress
 from mine_fast.concurrency import fitting_memory
-from mine_fast.jobs import Progress, Task, run_tasks
-from mine_fast.many import FailedEstimate, Request, check_max_memory, estimates_of, make_request
+from mine_fast.estimate_request import Request, each_result, make_request, tasks_of
+from mine_fast.jobs import Progress, run_tasks
+from mine_fast.many import FailedEstimate, check_max_memory, estimates_of
 from mine_fast.matrix import MIMatrix
 from mine_fast.result import MIResult
 from mine_fast.training import ordinary_autograd
@@ -102,16 +103,12 @@ def pairwise(
     def request_of(pair: tuple[int, int]) -> Request:
         return requests[all(variables[names[i]].shape[1] == 1 for i in pair)]
 
-    def tasks() -> Iterator[Task[Any]]:
-        for pair in pairs:
-            x, y = (variables[names[i]] for i in pair)
-            yield from request_of(pair).tasks(x, y)
-
+    wanted = ((request_of(pair), variables[names[pair[0]]], variables[names[pair[1]]]) for pair in pairs)
     steps = sum(request_of(pair).steps(variables[names[pair[0]]]) for pair in pairs)
     with ordinary_autograd():
-        found = run_tasks(tasks(), max_memory=limit, steps=steps, progress=progress, keep_going=True)
+        found = run_tasks(tasks_of(wanted, limit), max_memory=limit, steps=steps, progress=progress, keep_going=True)
     results: list[list[MIResult | FailedEstimate | None]] = [[None] * len(names) for _ in names]
-    for (i, j), result in zip(pairs, estimates_of(found, n_seeds), strict=True):
+    for (i, j), result in zip(pairs, estimates_of(each_result(found), n_seeds), strict=True):
         results[i][j] = results[j][i] = without_scores(result)
     return MIMatrix(tuple(names), results)
 

@@ -14,7 +14,7 @@ from mine_fast.columns import Table, column_numbers, in_both, listed, text_note
 from mine_fast.csv_table import read_csv
 from mine_fast.recoding import floats_of_text
 
-__all__ = ["Table", "read_table"]
+__all__ = ["Table", "archive_names", "read_table"]
 
 _TEXT_SUFFIXES = (".csv", ".tsv", ".txt")
 
@@ -51,6 +51,17 @@ def read_table(path: str | Path, x_columns: str, y_columns: str, given_columns: 
     if suffix in (".npy", ".npz"):
         return _read_numpy(path, x_columns, y_columns, given_columns, archive=suffix == ".npz")
     raise ValueError(f"{path}: files must end in {', '.join(_TEXT_SUFFIXES)}, .npy or .npz, got {suffix!r}")
+
+
+def archive_names(path: Path) -> list[str]:
+    """The names of the arrays of an npz file; none where it is no such file, which `read_table` explains."""
+    if path.suffix.lower() != ".npz":
+        return []
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            return list(content.files)
+    except Exception:  # of numpy, zipfile and zlib: damaged bytes make them raise almost anything
+        return []
 
 
 def _read_numpy(path: Path, x_columns: str, y_columns: str, given_columns: str | None, archive: bool) -> Table:

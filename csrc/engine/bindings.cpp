@@ -2,6 +2,7 @@
 #include <pybind11/functional.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <cstdint>
@@ -21,6 +22,51 @@
 
 namespace mine_fast::engine {
 namespace {
+
+using IndexArray = py::array_t<int64_t, py::array::c_style>;
+
+// Rows of y for every row of x, [shuffles, n]; of none given, an array without dimensions.
+IndexArray checked_partner(const py::object& partner, int64_t n) {
+  if (partner.is_none()) return IndexArray(std::vector<py::ssize_t>{});
+  require(py::isinstance<IndexArray>(partner), "partner must be a numpy array of int64 or None");
+  const auto index = py::array_t<int64_t, py::array::c_style | py::array::forcecast>::ensure(partner);
+  require(index.ndim() == 2 && index.shape(1) == n,
+          "partner must be [shuffles, " + std::to_string(n) + "], got " + described(index));
+  const int64_t* rows = index.data();
+  require(std::all_of(rows, rows + index.size(), [n](int64_t row) { return 0 <= row && row < n; }),
+          "partner must name rows from 0 to " + std::to_string(n - 1));
+  return index;
+}
+
+Partners partners_of(const IndexArray& index) {
+  return index.ndim() == 0 ? Partners{} : Partners{index.data(), index.shape(0)};
+}
+
+FloatArray scores_of(const IndexArray& index, int64_t n) {
+  return index.ndim() == 0 ? FloatArray(n) : FloatArray(std::vector<py::ssize_t>{index.shape(0), n});
+}
+
+// f_i . g_partner of rows f, g [n, k].
+FloatArray factor_scores(const py::object& f, const py::object& g, const py::object& partner) {
+  const FloatArray f_rows = checked_array(f, "f"), g_rows = checked_array(g, "g");
+  require(f_rows.ndim() == 2 && g_rows.ndim() == 2 && f_rows.shape(0) == g_rows.shape(0) &&
+              f_rows.shape(1) == g_rows.shape(1),
+          "f and g must be [n, k] both, got " + described(f_rows) + " and " + described(g_rows));
+  const int64_t n = f_rows.shape(0), width = f_rows.shape(1), stride = padded(width);
+  const IndexArray index = checked_partner(partner, n);
+  FloatArray scores = scores_of(index, n);
+  float* out = scores.mutable_data();
+  without_gil([&](const Poll& poll) {
+    Buffer<float> of_x(n * stride), of_y(n * stride);
+    for (int64_t r = 0; r < n; ++r) {
+      std::copy_n(f_rows.data() + r * width, width, of_x.data() + r * stride);
+      std::copy_n(g_rows.data() + r * width, width, of_y.data() + r * stride);
+    }
+    score_factors(*available_kernels().front(), of_x.data(), of_y.data(), stride, width, n, partners_of(index), out,
+                  poll);
+  });
+  return scores;
+}
 
 // An engine that Python may hold: one call at a time may compute, and properties may be used only between.
 class PyEngine {
@@ -105,13 +151,14 @@ class PyEngine {
     return py::make_tuple(term.loss, flat, term.log_ema);
   }
 
-  FloatArray score(const py::object& x, const py::object& y, bool averaged) {
+  FloatArray score(const py::object& x, const py::object& y, bool averaged, const py::object& partner) {
     const FloatArray x_rows = checked_array(x, "x"), y_rows = checked_array(y, "y");
     const Data data = checked_data(x_rows, y_rows, 0);
-    FloatArray scores(data.rows);
+    const IndexArray index = checked_partner(partner, data.rows);
+    FloatArray scores = scores_of(index, data.rows);
     float* out = scores.mutable_data();
     const Claim claim(busy_);
-    without_gil([&](const Poll& poll) { engine_.score(data, averaged, out, poll); });
+    without_gil([&](const Poll& poll) { engine_.score(data, partners_of(index), averaged, out, poll); });
     return scores;
   }
 
@@ -272,6 +319,8 @@ PYBIND11_MODULE(_engine, m) {
         "(activation, derivative) of values float32 [n], as these kernels compute them.");
 
   bind_all_pairs(m);
+  m.def("factor_scores", &factor_scores, py::arg("f"), py::arg("g"), py::arg("partner"),
+        "f_i . g_partner of rows f and g float32 [n, k], partner int64 [shuffles, n]: float32 [shuffles, n].");
 
   py::class_<PyEngine> type(
       m, "Engine",
@@ -330,5 +379,7 @@ PYBIND11_MODULE(_engine, m) {
   type.def("gradient", &PyEngine::gradient, py::arg("x"), py::arg("y"), py::arg("batch_size"), py::arg("shuffles") = 1,
            py::arg("threads") = 1, "(loss, gradient [P], new log_ema) of the next step, which is not made.");
   type.def("score", &PyEngine::score, py::arg("x"), py::arg("y"), py::arg("averaged") = false,
-           "Scores float32 [n] of the pairs (x_i, y_i), by the parameters or by their average.");
+           py::arg("partner") = py::none(),
+           "Scores float32 [n] of the pairs (x_i, y_i), by the parameters or by their average; with partner int64 "
+           "[shuffles, n] those of (x_i, y_partner), [shuffles, n].");
 }
