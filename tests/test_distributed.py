@@ -275,7 +275,8 @@ def test_training_goes_on_from_its_checkpoint_with_the_same_numbers(lost, of_two
 
 
 def test_a_process_that_does_not_come_is_missed_within_the_timeout(of_two):
-    assert of_two["absent"][0].startswith("rank 0 of 2 waited in vain for the others: one of them has ended, or")
+    assert of_two["absent"][0].startswith("rank 0 of 2 could not meet the other processes: one of them has ended, or")
+    assert "Timed out" in of_two["absent"][0]
 
 
 # In one process -------------------------------------------------------------------------------------------------------
