@@ -1,4 +1,5 @@
-# make demo | test | lint | bench | gpu-check. TORCH picks the torch: TORCH=torch==2.13.0 make test
+# make demo | test | lint | docs | notebook | sanitize | fuzz | bench | wheel-check | gpu-check
+# TORCH picks the torch: TORCH=torch==2.13.0 make test
 PYTHON ?= python3
 TORCH ?= torch>=2.10
 VENV ?= .venv
@@ -8,7 +9,7 @@ export MINE_FAST_DATA ?= $(abspath $(wildcard ../shared/data))
 # What the environment is built from; it is built again when one of these changes.
 SOURCES := pyproject.toml setup.py $(wildcard build_backend/*.py csrc/*.h csrc/*.cpp csrc/cpu/* csrc/cuda/* csrc/engine/*)
 
-.PHONY: demo test lint bench gpu-check clean FORCE
+.PHONY: demo test lint docs notebook sanitize fuzz bench wheel-check gpu-check clean FORCE
 
 demo: $(VENV)/.demo
 	$(BIN)/python benchmarks/demo.py
@@ -22,11 +23,32 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'csrc/*.cuh' 'tests/*.h' 'tests/*.cpp')
 
+# The site, build/site/index.html; a warning fails. The variable hides a notice of the theme's about its own future.
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# Executed anew, its outputs with it: some minutes of CPU.
+notebook: $(VENV)/.dev
+	$(BIN)/jupyter execute --inplace examples/all_experiments.ipynb
+
+# The CPU library built apart with AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer, under the tests of
+# what is written in C++; SANITIZE=--all adds the tests that estimate.
+sanitize: $(VENV)/.test
+	$(BIN)/python -m tests.sanitize $(SANITIZE)
+
+# Random arguments and damaged files: 100,000 cases, and a record in benchmarks/results/.
+fuzz: $(VENV)/.test
+	$(BIN)/python -m tests.fuzz --cases 100000 --record
+
 # benchmarks/test_*.py by pytest-benchmark: its tables, and a record of each file in benchmarks/results/.
 bench: $(VENV)/.test
 	mkdir -p .benchmarks
 	$(BIN)/python -m pytest benchmarks/test_*.py --benchmark-enable --benchmark-json=.benchmarks/latest.json
 	$(BIN)/python benchmarks/pytest_record.py .benchmarks/latest.json
+
+# One wheel beside several torches -> benchmarks/results/wheel.json. Downloads each, several GB for a CUDA build.
+wheel-check: $(VENV)/.test
+	$(BIN)/python benchmarks/wheel_check.py --torch 2.11.0 2.13.0 2.14.1
 
 # Everything a GPU machine can tell in one go: tests on the device, compute-sanitizer, timings -> benchmarks/results/.
 # Builds in the environment that is there (its CUDA torch), without touching the network.

@@ -84,7 +84,7 @@ def extensions_and_commands() -> tuple[list, dict]:
     link = []
     sanitize = os.environ.get("MINE_FAST_SANITIZE")
     if sanitize:
-        flags = [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-g", "-O1"]
+        flags = [f"-fsanitize={sanitize}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g", "-O1"]
         cxx += [*flags, "-DMINE_FAST_SANITIZE"]
         link += flags[:1]
     defines = [f"-DTORCH_TARGET_VERSION={TORCH_TARGET}", f"-DPy_LIMITED_API={PYTHON_TARGET}"]

@@ -1,6 +1,7 @@
 """Many estimates at once: time of `estimate_many` on K Gaussian pairs of one column, 2000 rows, beside other ways.
 
-    python benchmarks/estimate_many.py [--pairs 1 8 64] [--rounds 3] [--threads 2]
+    python benchmarks/estimate_many.py [--pairs 1 8 64 512] [--rounds 3] [--threads 2]     about 10 minutes
+    python benchmarks/estimate_many.py --plot                 docs/estimate_many.png from what was measured before
 
 The other ways:
 - a loop over `mine_fast.estimate` on one thread,
@@ -9,13 +10,15 @@ The other ways:
 - K critics in one by torch.func.stack_module_state and vmap (64-64-64, 256 rows).
 
 All make as many optimiser steps for each pair, folds times networks times 424. Ours also scores the held-out rows,
-finds their standard error and tests; the others only step. A loop's time is that of at most 8 pairs, times K over
-those; a baseline's step is timed over a few hundred and multiplied. The contenders take turns in every round.
+finds their standard error and tests; the others only step. What takes long is timed on a part and multiplied: at most
+128 pairs of `estimate_many`, 8 of the loop over `estimate`, 1000 steps of a loop, 200 critic steps or 10 steps of the
+stack. A row's "timed" says what was. The contenders take turns in every round, fewer rounds for more pairs.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import os
 import statistics
@@ -38,8 +41,18 @@ from mine_fast.training import TrainingSettings, default_steps
 
 ROWS = 2000
 RHO = 0.7
-#: Pairs of a loop and steps of a baseline that are timed.
-LOOPED, STEPPED = 8, 200
+#: Timed at most: pairs of `estimate_many` and of the loop over `estimate`, steps of a loop and, together, of the
+#: critics of a stack.
+MANY, LOOPED, STEPPED, STACKED = 128, 8, 1000, 200
+#: By the number of pairs.
+ROUNDS = {1: 5, 8: 3, 64: 2, 512: 1}
+STYLES = {
+    "estimate_many": ("#1b6ca8", "-"),
+    "estimate, a loop, 1 thread": ("#1b6ca8", "--"),
+    "stack_module_state and vmap": ("#d95f02", "-"),
+    "mine-pytorch's steps, our size, a loop": ("#8c8c8c", "-"),
+    "mine-pytorch's steps, a loop": ("#8c8c8c", "--"),
+}
 
 Pair = tuple[Tensor, Tensor]
 #: (wall seconds, CPU seconds)
@@ -60,7 +73,8 @@ def timed(run: Callable[[], object], times: float = 1.0) -> Seconds:
 
 def ours(pairs: list[Pair], threads: int) -> Seconds:
     torch.set_num_threads(threads)
-    return timed(lambda: mine_fast.estimate_many(pairs))
+    some = pairs[:MANY]
+    return timed(lambda: mine_fast.estimate_many(some), len(pairs) / len(some))
 
 
 def our_loop(pairs: list[Pair]) -> Seconds:
@@ -118,7 +132,7 @@ def vmap_stack(pairs: list[Pair], steps: int, threads: int) -> Seconds:
     step = stacked_step([baselines.make_critic(1, 1, 64, 3, seed) for seed in range(len(pairs))])
     x, y = (torch.stack(side) for side in zip(*pairs, strict=True))
     batches = epoch_batches(torch.arange(ROWS), 256, 0)
-    count = max(10, STEPPED // len(pairs))
+    count = _stacked_steps(len(pairs))
     for _ in range(3):
         index = next(batches)
         step(x[:, index], y[:, index])
@@ -131,46 +145,82 @@ def vmap_stack(pairs: list[Pair], steps: int, threads: int) -> Seconds:
     return timed(run, steps / count)
 
 
+def _stacked_steps(pairs: int) -> int:
+    return max(10, STACKED // pairs)
+
+
+def measure(count: int, rounds: int, steps: int, threads: int) -> list[dict[str, Any]]:
+    """A row per contender: medians over the rounds, and of the ratios to ours within each."""
+    pairs = [gaussian(seed) for seed in range(count)]
+    contenders: dict[str, tuple[str, Callable[[], Seconds]]] = {
+        "estimate_many": (f"{min(count, MANY)} pairs", lambda: ours(pairs, threads)),
+        "estimate, a loop, 1 thread": (f"{min(count, LOOPED)} pairs", lambda: our_loop(pairs)),
+        "mine-pytorch's steps, a loop": (f"{STEPPED} steps", lambda: mine_pytorch_loop(pairs, steps, 100, 2, 500)),
+        "mine-pytorch's steps, our size, a loop": (
+            f"{STEPPED} steps",
+            lambda: mine_pytorch_loop(pairs, steps, 64, 3, 256),
+        ),
+        "stack_module_state and vmap": (
+            f"{_stacked_steps(count)} steps of {count}",
+            lambda: vmap_stack(pairs, steps, threads),
+        ),
+    }
+    seconds: dict[str, list[Seconds]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, (_, run) in contenders.items():
+            seconds[name].append(run())
+    rows = []
+    for name, found in seconds.items():
+        wall, cpu = (statistics.median(values) for values in zip(*found, strict=True))
+        ratios = [
+            statistics.median(theirs[i] / mine[i] for theirs, mine in zip(found, seconds["estimate_many"], strict=True))
+            for i in (0, 1)
+        ]
+        row = {"pairs": count, "contender": name, "wall_s": round(wall, 3), "cpu_s": round(cpu, 3)}
+        row |= {"wall_over_ours": round(ratios[0], 2), "cpu_over_ours": round(ratios[1], 2)}
+        rows.append(row | {"timed": contenders[name][0], "rounds": rounds})
+        print(rows[-1], flush=True)
+    return rows
+
+
+def plot(document: dict[str, Any]) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(7.2, 3.8), layout="constrained")
+    for name, (color, line) in STYLES.items():
+        rows = [row for row in document["rows"] if row["contender"] == name]
+        counts = [row["pairs"] for row in rows]
+        axis.plot(counts, [row["wall_s"] for row in rows], line, color=color, label=name, marker="o", markersize=4)
+    axis.set(xscale="log", yscale="log", xlabel="pairs, K", ylabel=f"wall seconds, {document['threads']} cores")
+    axis.set_xticks(counts, [str(count) for count in counts])
+    axis.minorticks_off()
+    axis.grid(True, which="major", linewidth=0.4)
+    for side in ("top", "right"):
+        axis.spines[side].set_visible(False)
+    axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    figure.suptitle(f"K Gaussian pairs, 1 + 1 columns, {ROWS} rows, equally many optimiser steps")
+    figure.savefig(record.ROOT / "docs" / "estimate_many.png", dpi=110)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pairs", type=int, nargs="+", default=[1, 8, 64])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, nargs="+", default=list(ROUNDS))
+    parser.add_argument("--rounds", type=int, help="of any number of pairs")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--plot", action="store_true", help="draw what was measured before")
     options = parser.parse_args()
-    steps = steps_of(mine_fast.MINE(seed=0), TrainingSettings(steps=default_steps(ROWS)))
-    rows: list[dict[str, Any]] = []
-    for count in options.pairs:
-        pairs = [gaussian(seed) for seed in range(count)]
-        contenders: dict[str, Callable[[], Seconds]] = {
-            "estimate_many": lambda pairs=pairs: ours(pairs, options.threads),
-            "estimate, a loop, 1 thread": lambda pairs=pairs: our_loop(pairs),
-            "mine-pytorch's steps, a loop": lambda pairs=pairs: mine_pytorch_loop(pairs, steps, 100, 2, 500),
-            "mine-pytorch's steps, our size, a loop": lambda pairs=pairs: mine_pytorch_loop(pairs, steps, 64, 3, 256),
-            "stack_module_state and vmap": lambda pairs=pairs: vmap_stack(pairs, steps, options.threads),
-        }
-        seconds: dict[str, list[Seconds]] = {name: [] for name in contenders}
-        for _ in range(options.rounds):
-            for name, run in contenders.items():
-                seconds[name].append(run())
-        for name, found in seconds.items():
-            wall, cpu = (statistics.median(values) for values in zip(*found, strict=True))
-            ratios = [
-                statistics.median(
-                    theirs[i] / mine[i] for theirs, mine in zip(found, seconds["estimate_many"], strict=True)
-                )
-                for i in (0, 1)
-            ]
-            row = {"pairs": count, "contender": name, "wall_s": round(wall, 3), "cpu_s": round(cpu, 3)}
-            row |= {"wall_over_ours": round(ratios[0], 2), "cpu_over_ours": round(ratios[1], 2)}
-            rows.append(row)
-            print(row, flush=True)
-        record.write(
-            "estimate_many",
-            rows,
-            what=f"{steps} optimiser steps for each of K Gaussian pairs, {ROWS} rows, rho {RHO}; medians",
-            threads=options.threads,
-            rounds=options.rounds,
-        )
+    path = record.RESULTS / "estimate_many.json"
+    if not options.plot:
+        steps = steps_of(mine_fast.MINE(seed=0), TrainingSettings(steps=default_steps(ROWS)))
+        what = f"{steps} optimiser steps for each of K Gaussian pairs, {ROWS} rows, rho {RHO}; medians"
+        rows: list[dict[str, Any]] = []
+        for count in options.pairs:
+            rows += measure(count, options.rounds or ROUNDS.get(count, 1), steps, options.threads)
+            path = record.write("estimate_many", rows, what=what, threads=options.threads)
+    plot(json.loads(path.read_text()))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Everything a GPU machine can tell in one go: tests, compute-sanitizer, timings -> results/<gpu-name>.json.
 
-    python benchmarks/gpu_check.py               all stages, at most 9 minutes
+    python benchmarks/gpu_check.py               all stages, at most 10 minutes
     python benchmarks/gpu_check.py --exercise    the small script that compute-sanitizer watches
 
 Needs the package built with its CUDA part, and no network. A stage that fails or runs out of time is recorded in the
@@ -292,6 +292,23 @@ def fitted_steps() -> Iterator[dict[str, Any]]:
         yield {"figure": "fit, a step of (dx, dy, h, L, B) = " + str(size), "rows": measured}
 
 
+def many_estimates() -> Iterator[dict[str, Any]]:
+    """K pairs of one column, 2000 rows, whose critics train as one stack, and one after the other; per pair."""
+    for count in (1, 8, 64):
+        x, noise = torch.randn(2, count, 2000, 1, device="cuda")
+        pairs = list(zip(x, x + noise, strict=True))
+        rows: dict[str, Any] = {}
+        for name, engine, some in (("one stack", "auto", pairs), ("one by one", "torch", pairs[:1])):
+            start = time.perf_counter()
+            found = mine_fast.estimate_many(some, engine=engine)
+            seconds = (time.perf_counter() - start) / len(some)
+            errors = [str(one) for one in found if one.error is not None]
+            if errors:
+                raise RuntimeError(errors[0])
+            rows[name] = dict.fromkeys(("median", "q10", "q90"), 1e6 * seconds)
+        yield {"figure": f"estimate_many of {count} pairs, a pair", "rows": rows}
+
+
 # Running them ---------------------------------------------------------------------------------------------------------
 
 
@@ -324,6 +341,7 @@ def main() -> int:
         ("bandwidth", 45, bandwidth),
         ("training steps", 150, training_steps),
         ("fitted steps", 60, fitted_steps),
+        ("many estimates", 40, many_estimates),
     )
     failed = False
     for stage, budget, run in stages:

@@ -88,6 +88,29 @@ def step_table(document: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def many_table(document: dict[str, Any]) -> str:
+    counts = sorted({row["pairs"] for row in document["rows"]})
+    found = {(row["contender"], row["pairs"]): row for row in document["rows"]}
+    contenders = list(dict.fromkeys(row["contender"] for row in document["rows"]))
+    lines = [
+        "**Many estimates**: wall seconds of `estimate_many` on K pairs of one column each, 2000 rows, beside ways to "
+        f"make as many optimiser steps ({document['threads']} threads, loops on one; {machine(document)}; in brackets "
+        "the ratio to ours; what takes long was timed on a part, see benchmarks/estimate_many.py). Ours alone also "
+        "scores held-out rows and tests:",
+        "",
+        f"| K | {' | '.join(map(str, counts))} |",
+        "|---|" + "---|" * len(counts),
+    ]
+    for name in contenders:
+        cells = []
+        for count in counts:
+            row = found[name, count]
+            ratio = "" if name == contenders[0] else f" ({row['wall_over_ours']:.1f})"
+            cells.append(f"{row['wall_s']:.3g}{ratio}" if row["wall_s"] < 100 else f"{row['wall_s']:.0f}{ratio}")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def machine(document: dict[str, Any]) -> str:
     environment = document["environment"]
     return f"{environment['cpu']}, torch {environment['torch']}, commit {environment['commit']}"
@@ -100,6 +123,7 @@ def written() -> dict[str, str]:
     if accuracy_tables.is_complete(accuracy):
         tables.append(accuracy_tables.readme_table(accuracy, machine(accuracy)))
     tables += [engine_table(load("engine_step")), step_table(load("training_step"))]
+    tables.append(many_table(load("estimate_many")))
     head, rest = (ROOT / "README.md").read_text().split(START)
     body = "\n\n".join(tables)
     files = {

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 import mine_fast
+from mine_fast.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -76,7 +77,5 @@ def write(name: str, rows: list[dict[str, Any]], **about: Any) -> Path:
     head = {**about, "command": " ".join(["python", *sys.argv]), "environment": environment()}
     # A row a line: what a later run changed can then be read off the difference.
     lines = ",\n".join(f"  {json.dumps(row)}" for row in rows)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(f'{json.dumps(head, indent=1)[:-2]},\n "rows": [\n{lines}\n ]\n}}\n')
-    temporary.replace(path)
+    write_text(path, f'{json.dumps(head, indent=1)[:-2]},\n "rows": [\n{lines}\n ]\n}}\n')
     return path

@@ -28,6 +28,7 @@ import mine_fast
 from mine_fast import ops
 from mine_fast.data import ArraySource, pair_source
 from mine_fast.evaluation import held_out_scores
+from mine_fast.pair_scoring import by_rows
 from mine_fast.steps import NativeSteps, epoch_batches
 from mine_fast.training import TrainingSettings
 
@@ -83,7 +84,7 @@ def seconds_until_close(training: Training, seed: int) -> float:
     held_out = ArraySource(*gaussian(HELD_OUT, 10_000 + seed))
     since = math.inf
     for spent, score in training:
-        bound = held_out_scores(score, held_out, torch.arange(HELD_OUT), seed, shuffles=4).dv_bound()
+        bound = held_out_scores(by_rows(score), held_out, torch.arange(HELD_OUT), seed, shuffles=4).dv_bound()
         if abs(bound - TRUTH) >= 0.05 * TRUTH:
             since = math.inf
         elif math.isinf(since):

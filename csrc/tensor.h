@@ -53,7 +53,8 @@ inline Tensor empty_tensor(const Tensor& like, const std::vector<int64_t>& shape
   int64_t stride = 1;
   for (size_t d = shape.size(); d-- > 0;) {
     strides[d] = stride;
-    stride *= shape[d] > 0 ? shape[d] : 1;
+    STD_TORCH_CHECK(!__builtin_mul_overflow(stride, shape[d] > 0 ? shape[d] : 1, &stride),
+                    "the result would have more elements than 64 bits count");
   }
   int32_t code, device_type, device_index;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &code));

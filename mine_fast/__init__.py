@@ -4,6 +4,7 @@
     r = mine_fast.conditional(x, y, z)                  I(X;Y|Z), likewise
     rs = mine_fast.estimate_many(pairs)                 many at once, each as if alone
     m = mine_fast.pairwise(table)                       every two columns of a table
+    s = mine_fast.MutualInfoSelector()                  a scikit-learn selector of features
     r = mine_fast.MINE(T, method="concat").fit(x, y)    the same for a critic of one's own
     loss = mine_fast.MINE(T)(x, z)                      minus the bound on a batch, for a training loop of one's own
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from mine_fast.default_critics import MLPCritic
     from mine_fast.errors import DivergenceError
     from mine_fast.estimator import MINE, estimate
+    from mine_fast.feature_selection import MutualInfoSelector as MutualInfoSelector  # not in __all__: needs an extra
     from mine_fast.many import FailedEstimate, estimate_many
     from mine_fast.matrix import MIMatrix
     from mine_fast.noise import GaussianNoise
@@ -57,6 +59,7 @@ _HOMES = {
     "MIMatrix": "matrix",
     "MIResult": "result",
     "MLPCritic": "default_critics",
+    "MutualInfoSelector": "feature_selection",
     "SeparableCritic": "separable",
     "TrainingSettings": "training",
     "conditional": "conditioning",
@@ -81,4 +84,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_SUBMODULES})
+    return sorted({*globals(), *_HOMES, *_SUBMODULES})

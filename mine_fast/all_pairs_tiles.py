@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,20 +26,10 @@ __all__ = ["all_pairs"]
 _CPU_PAIRS, _DEVICE_PAIRS = 4096, 65_536
 
 
-def all_pairs(
-    x_part: Tensor,
-    y_part: Tensor,
-    later: Sequence[Tensor],
-    activations: Sequence[int],
-    slopes: Sequence[float],
-    log_ema: Tensor,
-    alpha: float,
-    loss: int,
-    with_gradient: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The op of csrc/library.cpp; call it below autograd."""
+def all_pairs(x_part: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The op of csrc/library.cpp, with its arguments; call it below autograd."""
     with torch.autocast(x_part.device.type, enabled=False):
-        return _all_pairs(x_part, y_part, later, activations, slopes, log_ema, alpha, loss, with_gradient)
+        return _all_pairs(x_part, *rest)
 
 
 def _all_pairs(

@@ -106,6 +106,7 @@ def smile_loss(scores: Tensor, joint_rows: int, clip: float = 5.0) -> Tensor:
     tensor(3.)
     """
     check_clip(clip)
+    clip = float(clip)
     joint, marginal = _joint_and_marginal(scores, joint_rows)
     return trained_as_classifier(joint, _log_mean_exp(marginal.clamp(-clip, clip)), -F.logsigmoid(-marginal).mean())
 
@@ -149,7 +150,11 @@ def check_clip(clip: object) -> None:
     """Refuse a clip that is no number above 0."""
     if isinstance(clip, bool) or not isinstance(clip, numbers.Real):
         raise TypeError(f"clip must be a number above 0, got {type(clip).__name__} {clip!r}")
-    if not float(clip) > 0:
+    try:
+        positive = float(clip) > 0
+    except OverflowError as error:
+        raise ValueError("clip must be above 0 and a 64-bit float, got an integer beyond them") from error
+    if not positive:
         raise ValueError(f"clip must be above 0, got {clip}")
 
 

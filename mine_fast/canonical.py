@@ -138,16 +138,19 @@ class CanonicalPairs(FittedBuffers):
         """Features y [N, q] -> variates [N, k]."""
         return (y - self.y_mean) @ self.y_weights
 
-    def log_ratio(self, u: Tensor, v: Tensor) -> Tensor:
-        """The critic log p(u, v) / (p(u) p(v)) of a Gaussian with these correlations.
+    def factors(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows whose products are the critic log p(u, v) / (p(u) p(v)) of a Gaussian with these correlations.
 
         Args:
             u: [N, k] variates of x.
             v: [N, k] variates of y.
 
         Returns:
-            [N].
+            [N, k + 2] of x, [N, k + 2] of y.
         """
         r = self.correlations
         rest = 1 - r * r
-        return (u * v) @ (r / rest) - (u * u + v * v) @ (0.5 * r * r / rest) - 0.5 * torch.log(rest).sum()
+        half = 0.5 * r * r / rest
+        of_x = ((u * u) @ half + 0.5 * torch.log(rest).sum())[:, None]
+        of_y, one = ((v * v) @ half)[:, None], torch.ones_like(of_x)
+        return torch.cat([u * (r / rest), -of_x, one], 1), torch.cat([v, one, -of_y], 1)

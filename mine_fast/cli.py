@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mine_fast._version import __version__
+from mine_fast.files import save_figure
 from mine_fast.progress_bar import ProgressBar
 
 __all__ = ["main"]
@@ -48,14 +50,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: by argparse, after --help and --version (0) and on bad usage (2).
     """
-    options = _parser().parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
     try:
-        return int(options.run(options))
+        options = _parser().parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
+        status = int(options.run(options))
+        sys.stdout.flush()  # a full disk or a reader that left shows here, and not in a traceback at exit
+        return status
     except KeyboardInterrupt:
         print("mine-fast: interrupted", file=sys.stderr)
         return 130
-    except (ValueError, TypeError, OSError, ImportError) as error:
+    except (ValueError, TypeError, OSError, ImportError, MemoryError) as error:
         return _fail(error, 2)
+    finally:
+        _discard_unwritten()
+
+
+def _discard_unwritten() -> None:
+    """Let go of output that nobody takes, which Python would try to write again at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _joined(arguments: Sequence[str]) -> list[str]:
@@ -207,7 +221,7 @@ def _estimate(options: argparse.Namespace) -> int:
         from matplotlib.figure import Figure
 
         # Not by pyplot, which would look for a screen.
-        result.plot(figure=Figure(figsize=(10, 4), layout="constrained")).savefig(options.plot, dpi=150)
+        save_figure(options.plot, result.plot(figure=Figure(figsize=(10, 4), layout="constrained")), dpi=150)
     if options.json:
         source = {
             "file": str(options.file),
@@ -288,7 +302,7 @@ def _pairwise(options: argparse.Namespace) -> int:
         from matplotlib.figure import Figure
 
         size = 3 + 0.32 * len(matrix.names)
-        matrix.plot(figure=Figure(figsize=(size + 1, size), layout="constrained")).savefig(options.plot, dpi=150)
+        save_figure(options.plot, matrix.plot(figure=Figure(figsize=(size + 1, size), layout="constrained")), dpi=150)
     print(matrix.summary(options.top))
     return 0
 

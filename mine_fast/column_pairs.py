@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from mine_fast.checks import check_progress
 from mine_fast.concurrency import fitting_memory
-from mine_fast.jobs import Progress, Task, run_tasks
-from mine_fast.many import FailedEstimate, Request, check_max_memory, estimates_of, make_request
+from mine_fast.estimate_request import Request, each_result, make_request, tasks_of
+from mine_fast.jobs import Progress, run_tasks
+from mine_fast.many import FailedEstimate, check_max_memory, estimates_of
 from mine_fast.matrix import MIMatrix
 from mine_fast.result import MIResult
 from mine_fast.training import ordinary_autograd
 from mine_fast.variables import table_variables
 
-__all__ = ["SINGLE_COLUMNS", "pairwise"]
+__all__ = ["SINGLE_COLUMNS", "narrow_settings", "pairwise", "without_scores"]
 
 #: What is enough for a pair of single columns, at a quarter of the work. Mean absolute error over the 11 cases of one
 #: column each in benchmarks/distributions that the defaults are chosen on, 1000 rows: 0.038 nats by these as by
@@ -28,6 +29,11 @@ SINGLE_COLUMNS = {"steps": 200, "batch_size": 128}
 
 #: Shuffles of the held-out rows, at most: beyond, they take time and settle nothing.
 MAX_SHUFFLES = 100
+
+
+def narrow_settings(rows: int) -> dict[str, Any]:
+    """The training settings of a pair of single columns with N rows."""
+    return {**SINGLE_COLUMNS, "evaluation_shuffles": min(MAX_SHUFFLES, max(20, 1_000_000 // rows))}
 
 
 def pairwise(
@@ -88,8 +94,7 @@ def pairwise(
     with ordinary_autograd():
         variables = table_variables(table, groups, columns)
     names = list(variables)
-    rows = len(variables[names[0]])
-    narrow = {**SINGLE_COLUMNS, "evaluation_shuffles": min(MAX_SHUFFLES, max(20, 1_000_000 // rows))}
+    narrow = narrow_settings(len(variables[names[0]]))
     given = {name: value for name, value in settings.items() if value is not None}
     common = (loss, alpha, clip, marginals, seed, n_seeds, device)
     requests = {True: make_request(*common, {**narrow, **given}), False: make_request(*common, given)}
@@ -98,21 +103,17 @@ def pairwise(
     def request_of(pair: tuple[int, int]) -> Request:
         return requests[all(variables[names[i]].shape[1] == 1 for i in pair)]
 
-    def tasks() -> Iterator[Task[Any]]:
-        for pair in pairs:
-            x, y = (variables[names[i]] for i in pair)
-            yield from request_of(pair).tasks(x, y)
-
+    wanted = ((request_of(pair), variables[names[pair[0]]], variables[names[pair[1]]]) for pair in pairs)
     steps = sum(request_of(pair).steps(variables[names[pair[0]]]) for pair in pairs)
     with ordinary_autograd():
-        found = run_tasks(tasks(), max_memory=limit, steps=steps, progress=progress, keep_going=True)
+        found = run_tasks(tasks_of(wanted, limit), max_memory=limit, steps=steps, progress=progress, keep_going=True)
     results: list[list[MIResult | FailedEstimate | None]] = [[None] * len(names) for _ in names]
-    for (i, j), result in zip(pairs, estimates_of(found, n_seeds), strict=True):
-        results[i][j] = results[j][i] = _without_scores(result)
+    for (i, j), result in zip(pairs, estimates_of(each_result(found), n_seeds), strict=True):
+        results[i][j] = results[j][i] = without_scores(result)
     return MIMatrix(tuple(names), results)
 
 
-def _without_scores(result: MIResult | FailedEstimate) -> MIResult | FailedEstimate:
+def without_scores(result: MIResult | FailedEstimate) -> MIResult | FailedEstimate:
     """Thousands of pairs would fill the memory with what histograms are drawn from."""
     if isinstance(result, FailedEstimate):
         return result
@@ -120,5 +121,5 @@ def _without_scores(result: MIResult | FailedEstimate) -> MIResult | FailedEstim
         result,
         joint_scores=result.joint_scores[:0].copy(),
         marginal_scores=result.marginal_scores[:0].copy(),
-        trainings=tuple(_without_scores(one) for one in result.trainings),  # type: ignore[misc]
+        trainings=tuple(without_scores(one) for one in result.trainings),  # type: ignore[misc]
     )

@@ -60,9 +60,10 @@ def column_numbers(spec: str, names: Sequence[str] | None, width: int, where: st
     """
     if names is not None and spec in names:
         return [_one_column(spec, names, width, where)]
-    parts = [part.strip() for part in next(csv.reader([spec], skipinitialspace=True), [])]
+    parts = _parts(spec)
     if not parts or not all(parts):
-        raise ValueError(f"{where}: columns must be names, numbers or ranges separated by commas, got {spec!r}")
+        shown = spec if len(spec) <= 100 else f"{spec[:97]}..."
+        raise ValueError(f"{where}: columns must be names, numbers or ranges separated by commas, got {shown!r}")
     chosen: list[int] = []
     for part in parts:
         if ":" in part and (names is None or part not in names):
@@ -75,6 +76,14 @@ def column_numbers(spec: str, names: Sequence[str] | None, width: int, where: st
     if twice:
         raise ValueError(f"{where}: {spec!r} chooses column {name_of(twice[0], names)!r} twice")
     return chosen
+
+
+def _parts(spec: str) -> list[str]:
+    """The parts between commas, or none where they cannot be told apart."""
+    try:
+        return [part.strip() for part in next(csv.reader([spec], skipinitialspace=True), [])]
+    except csv.Error:  # a line break, or more text than the csv module takes for a field
+        return []
 
 
 def _one_column(part: str, names: Sequence[str] | None, width: int, where: str) -> int:
@@ -121,8 +130,7 @@ def names_that_are_numbers(spec: str, names: Sequence[str] | None, width: int) -
     >>> names_that_are_numbers("1", ["1", "age"], 2)
     ["'1' is read as the name of column 0, not as the number of column 'age'; -1 is that column"]
     """
-    parts = [part.strip() for part in next(csv.reader([spec], skipinitialspace=True), [])]
-    pieces = [piece.strip() for part in parts for piece in part.split(":")]
+    pieces = [piece.strip() for part in _parts(spec) for piece in part.split(":")]
     notes = []
     for piece in dict.fromkeys(pieces):
         if names is None or piece not in names or not re.fullmatch(r"[+-]?\d+", piece):

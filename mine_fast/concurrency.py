@@ -10,11 +10,11 @@ import torch
 from mine_fast.critics import activation_code
 from mine_fast.data import ArraySource, PairSource
 from mine_fast.default_critics import MLPCritic, StackedCritic
-from mine_fast.evaluation import CALL_ROWS
 from mine_fast.loss import DVLoss
 from mine_fast.modules import is_plain
 from mine_fast.native import critic_obstacle, network_stacks
 from mine_fast.noise import GaussianNoise
+from mine_fast.pair_scoring import CALL_ROWS
 
 if TYPE_CHECKING:
     from mine_fast.training import TrainingSettings

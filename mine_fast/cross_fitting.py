@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ from mine_fast.flags import (
     reliability_flags,
     training_flags,
 )
-from mine_fast.fold_fitting import Fold, FoldFit, fit_fold, trainings
+from mine_fast.fold_fitting import FitParts, Fold, FoldFit, fit_alone, fit_parts, trainings
 from mine_fast.jobs import Plan, Progress, Report, Task, run_tasks
 from mine_fast.result import Flag, History, MIResult
 from mine_fast.splitting import split_folds, split_off
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CrossFit",
+    "CrossFitPlan",
     "Progress",
     "cross_fit",
     "independent_result",
@@ -80,6 +82,17 @@ class CrossFit:
     scores: list[HeldOutScores]
     groups: list[Tensor | None]
     rows: list[Tensor]
+
+
+@dataclass(frozen=True)
+class CrossFitPlan(Plan[CrossFit]):
+    """The fits of the folds, and what is made of them.
+
+    Attributes:
+        parts: the same fits, which hand out their trainings.
+    """
+
+    parts: Sequence[Callable[[Report], FitParts]] = ()
 
 
 def training_settings(given: dict[str, Any], rows: int) -> TrainingSettings:
@@ -138,7 +151,7 @@ def plan_cross_fit(
     device: torch.device | str | None,
     settings: TrainingSettings,
     names: tuple[str, str] = ("x", "y"),
-) -> Plan[CrossFit]:
+) -> CrossFitPlan:
     """The fits of the folds, which do not depend on each other, and the result that they make; see `cross_fit`."""
     started = time.perf_counter()
     rows = len(source)
@@ -152,18 +165,21 @@ def plan_cross_fit(
         used |= {"marginals": "all", "shuffles": None}
     if degenerate:
         result = independent_result(rows, flags, seed, used, time.perf_counter() - started)
-        return Plan([], lambda fits: CrossFit(result, None, mine.log_ema, [], [], []))
+        return CrossFitPlan([], lambda fits: CrossFit(result, None, mine.log_ema, [], [], []))
 
     flags += [flag for flag in (deterministic(source, seed, names), duplicate_rows(groups)) if flag is not None]
     flags += column_flags(source, is_default(mine.T), seed, names)
     folds = split_folds(rows, settings.folds, seed, groups)
 
-    def fit(k: int, report: Report) -> FoldFit:
+    def parts(k: int, report: Report) -> FitParts:
         others = torch.cat([fold for j, fold in enumerate(folds) if j != k])
         share = round(settings.validation_fraction * others.numel())
         count = min(max(2, share), MAX_VALIDATION_ROWS, others.numel() - 2)
         validation, train = split_off(others, count, groups)
-        return fit_fold(mine, Fold(source, train, validation, folds[k], _fold_seed(seed, k), settings, device, report))
+        return fit_parts(mine, Fold(source, train, validation, folds[k], _fold_seed(seed, k), settings, device, report))
+
+    def fit(k: int, report: Report) -> FoldFit:
+        return fit_alone(parts(k, report))
 
     def finish(fits: list[FoldFit]) -> CrossFit:
         critic = fits[0].critic
@@ -176,7 +192,10 @@ def plan_cross_fit(
         result = _combine(fits, fold_groups, found, seed, used, time.perf_counter() - started)
         return CrossFit(result, critic, fits[0].log_ema, [fit.scores for fit in fits], fold_groups, folds)
 
-    return Plan([functools.partial(fit, k) for k in range(settings.folds)], finish)
+    every = range(settings.folds)
+    return CrossFitPlan(
+        [functools.partial(fit, k) for k in every], finish, [functools.partial(parts, k) for k in every]
+    )
 
 
 def _fold_seed(seed: int, fold: int) -> int:

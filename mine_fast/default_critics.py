@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mine_fast.pair_inputs import PairInputs
+from mine_fast.pair_scoring import PairScorer, by_rows, factor_scores
 from mine_fast.perceptrons import checked_layers, perceptron, widths_in_state
 from mine_fast.separable import SeparableCritic
 
@@ -132,26 +133,38 @@ class StackedCritic(nn.Module):
         f, g = self.separable.factors(x_features[:, :x_width], y_features[:, :y_width])
         return torch.cat([x_features, f], 1), torch.cat([y_features, g], 1)
 
-    def members(self) -> list[Callable[[Tensor, Tensor], Tensor]]:
-        """The five critics: features with factors -> scores [N]."""
+    def members(self, perceptron: PairScorer | None = None) -> list[PairScorer]:
+        """The five critics on features with factors.
+
+        Args:
+            perceptron: scores pairs of its features in the place of torch.
+        """
         x_width, y_width = self.inputs.wave_widths
         factors = self.separable.outputs + 2
+        score = perceptron or by_rows(lambda x, y: self.perceptron(torch.cat([x, y], 1))[:, 0])
 
-        def of_pairs(x: Tensor, y: Tensor) -> Tensor:
-            return self.perceptron(torch.cat([x[:, :x_width], y[:, :y_width]], 1))[:, 0]
+        def of_pairs(x: Tensor, y: Tensor, partner: Tensor) -> Tensor:
+            return score(x[:, :x_width], y[:, :y_width], partner)
 
-        def separable(x: Tensor, y: Tensor) -> Tensor:
-            return (x[:, -factors:] * y[:, -factors:]).sum(1)
+        def separable(x: Tensor, y: Tensor, partner: Tensor) -> Tensor:
+            return factor_scores(x[:, -factors:], y[:, -factors:], partner)
 
         return [*self.inputs.gaussian_critics(), of_pairs, separable]
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Scores [N] of the pairs (x_i, y_i)."""
-        return self.score(*self.with_factors(*self.inputs(x, y)))
+        own = torch.arange(len(x), device=x.device)[None]
+        return self.score(self.members(), *self.with_factors(*self.inputs(x, y)), own)[0]
 
-    def score(self, x_read: Tensor, y_read: Tensor) -> Tensor:
-        """Scores [N] of features with factors."""
-        return self.weights @ self.limited(torch.stack([score(x_read, y_read) for score in self.members()]))
+    def score(self, members: list[PairScorer], x_read: Tensor, y_read: Tensor, partner: Tensor) -> Tensor:
+        """Scores [S, n] of pairs of features with factors; see `PairScorer`."""
+        total = x_read.new_zeros(partner.shape)
+        limits = zip(self.weights.tolist(), self.offsets, self.ceiling, members, strict=True)
+        for weight, offset, ceiling, member in limits:
+            if weight > 0:  # most are 0
+                scores = member(x_read, y_read, partner) - offset
+                total = total + weight * torch.minimum(torch.maximum(scores, self.floor), ceiling)
+        return total
 
     def limited(self, scores: Tensor) -> Tensor:
         """Scores [5, N] of the critics as they enter the sum."""

@@ -10,12 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mine_fast import ops
 from mine_fast.data import PairSource
 from mine_fast.errors import DivergenceError
+from mine_fast.pair_scoring import CALL_ROWS, PairScorer
 
 __all__ = [
     "HeldOutScores",
@@ -24,15 +26,10 @@ __all__ = [
     "level_of_rows",
     "over_folds",
     "permutation_p_value",
-    "score_rows",
 ]
 
 #: Rows that are shuffled among each other; bounds the memory of a source that does not fit it.
 CHUNK_ROWS = 8192
-
-#: Rows that go through a critic at once, and on the CPU: there the activations of more leave the caches, and a row
-#: costs twice as much.
-CALL_ROWS, CALL_ROWS_ON_CPU = 65_536, 2048
 
 #: Rows that the marginal term of an estimate must rest on, as `HeldOutScores.limited` counts them. What happens less
 #: often than once in n rows may weigh anything, so no more than ln(n) can be claimed (McAllester & Stratos 2020).
@@ -125,14 +122,19 @@ class HeldOutScores:
 
     def _level(self, share: float) -> float:
         """The u at which mean exp(min(T_marginal, u) - u), which falls in u, is `share`."""
-        scores = self.marginal.flatten().sort().values
+        scores = self.marginal.flatten()
         wanted = share * scores.numel()
-        below = torch.cat([scores.new_tensor([-math.inf]), torch.logcumsumexp(scores, 0)])  # [M + 1], of those before
-        above = torch.arange(scores.numel(), 0, -1, device=scores.device)  # as many scores are at or above each
-        first = int((torch.exp(below[:-1] - scores) + above > wanted).sum())  # u is at most this score, the next if any
+        # Each score at or above u counts as one of the `wanted`: u is among so many of the highest, or right below.
+        count = min(int(wanted) + 1, scores.numel())
+        ordered = torch.from_numpy(np.partition(scores.numpy(), scores.numel() - count))
+        lower, upper = ordered[:-count], ordered[-count:].sort().values
+        weight = torch.logsumexp(lower, 0)
+        below = torch.cat([weight[None], torch.logaddexp(weight, torch.logcumsumexp(upper, 0))])  # of those before
+        above = torch.arange(count, 0, -1, device="cpu")  # as many scores are at or above each
+        first = int((torch.exp(below[:-1] - upper) + above > wanted).sum())  # u is at most this score, the next if any
         # Between two scores the condition reads exp(below - u) + above = wanted.
-        rest = wanted - (scores.numel() - first)
-        return float(below[first]) - math.log(rest) if rest > 0 else float(scores[first])
+        rest = wanted - (count - first)
+        return float(below[first]) - math.log(rest) if rest > 0 else float(upper[first])
 
 
 def influence_variance(influence: Tensor, groups: Tensor | None = None) -> float:
@@ -183,13 +185,6 @@ def _log_mean_exp(scores: Tensor) -> Tensor:
     return torch.logsumexp(scores, 0) - math.log(scores.shape[0])
 
 
-def score_rows(score: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
-    """Scores [n] of the pairs (x_i, y_i), in calls of at most CALL_ROWS rows."""
-    size = CALL_ROWS_ON_CPU if x.device.type == "cpu" else CALL_ROWS
-    calls = [score(a, b) for a, b in zip(x.split(size), y.split(size), strict=True)]
-    return torch.cat(calls)
-
-
 def level_of_rows(score: Callable[[Tensor, Tensor], Tensor], y: Tensor) -> Callable[[Tensor], Tensor]:
     """The function x [b, ...] -> [b] by which a critic's scores of a row of x exceed those of a normalised one.
 
@@ -208,7 +203,7 @@ def level_of_rows(score: Callable[[Tensor, Tensor], Tensor], y: Tensor) -> Calla
 
 @torch.no_grad()
 def held_out_scores(
-    score: Callable[[Tensor, Tensor], Tensor],
+    score: PairScorer,
     source: PairSource,
     rows: Tensor,
     seed: int,
@@ -218,7 +213,7 @@ def held_out_scores(
     """Score held-out rows, joint and with `shuffles` derangements of y.
 
     Args:
-        score: (x [b, ...], y [b, ...]) -> scores [b].
+        score: of the pairs of some rows.
         source: where the rows are.
         rows: int64 [n], n >= 2.
         seed: names the derangements.
@@ -231,19 +226,14 @@ def held_out_scores(
         x, y = source.rows(index)
         n = x.shape[0]
         key = ops.shuffle_key(seed, chunk, device=x.device)
-        partner = ops.shuffle_index(n, key, shuffles)
-        owner = ops.shuffle_index(n, key, shuffles, inverse=True)
-        # As many shuffles per call as CALL_ROWS allows: their partners are rows of one small table.
-        group = max(1, CALL_ROWS // n)
-        scores = torch.cat(
-            [score_rows(score, x.repeat(len(p), *(1,) * (x.ndim - 1)), y[p.flatten()]) for p in partner.split(group)]
-        ).view(shuffles, n)
-        above = 0.0 if level is None else level(x)
-        scores = scores.double() - above
-        joint.append((score_rows(score, x, y).double() - above).cpu())
-        marginal.append(scores.cpu())
-        as_y.append(scores.gather(1, owner).cpu())
-        if not bool(torch.isfinite(joint[-1]).all() and torch.isfinite(marginal[-1]).all()):
+        own = torch.arange(n, device=x.device)[None]
+        scores = score(x, y, torch.cat([own, ops.shuffle_index(n, key, shuffles)])).double()  # [1 + S, n]
+        if level is not None:
+            scores -= level(x)
+        joint.append(scores[0].cpu())
+        marginal.append(scores[1:].cpu())
+        as_y.append(scores[1:].gather(1, ops.shuffle_index(n, key, shuffles, inverse=True)).cpu())
+        if not bool(torch.isfinite(scores).all()):
             raise DivergenceError(
                 "the scores of T on rows that it did not train on are not all finite numbers; lower learning_rate or "
                 "scale the inputs"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -18,6 +19,8 @@ from mine_fast.data import PairSource
 from mine_fast.default_critics import MLPCritic, StackedCritic, is_default
 from mine_fast.evaluation import HeldOutScores, held_out_scores
 from mine_fast.inputs import QuantileInputs
+from mine_fast.native import pair_scorer
+from mine_fast.pair_scoring import PairScorer
 from mine_fast.separable import SeparableCritic
 from mine_fast.stacking import stacking_weights
 from mine_fast.training import (
@@ -32,7 +35,7 @@ from mine_fast.training import (
 if TYPE_CHECKING:
     from mine_fast.loss import DVLoss
 
-__all__ = ["Fold", "FoldFit", "fit_fold", "trainings"]
+__all__ = ["FitParts", "Fold", "FoldFit", "ToTrain", "fit_alone", "fit_parts", "train_alone", "trainings"]
 
 #: Marginal pairs per validation row that find the weights of stacked critics.
 STACKING_SHUFFLES = 20
@@ -104,7 +107,27 @@ def _stacks(mine: DVLoss) -> bool:
     return (mine.T is None or isinstance(mine.T, StackedCritic)) and mine.loss != "infonce"
 
 
-def fit_fold(mine: DVLoss, fold: Fold) -> FoldFit:
+class ToTrain(NamedTuple):
+    """A training that a fit waits for.
+
+    Attributes:
+        loss: trains in place.
+        rows: what it reads.
+        fold: which of the rows, and the settings.
+        report: called with (steps done in the fold, latest validation bound).
+    """
+
+    loss: DVLoss
+    rows: PairSource
+    fold: Fold
+    report: Callable[[int, float], None]
+
+
+#: A fit that hands out its trainings, is sent their histories, and returns what came of the fold.
+FitParts = Generator[ToTrain, FoldHistory, FoldFit]
+
+
+def fit_parts(mine: DVLoss, fold: Fold) -> FitParts:
     """Fit the critic of a fold: a copy of the caller's or, without one, a new `StackedCritic`.
 
     Args:
@@ -114,15 +137,27 @@ def fit_fold(mine: DVLoss, fold: Fold) -> FoldFit:
     return _fit_stack(mine, fold) if _stacks(mine) else _fit_given(mine, fold)
 
 
-def _fit_given(mine: DVLoss, fold: Fold) -> FoldFit:
+def fit_alone(parts: FitParts) -> FoldFit:
+    """Go through a fit, each training by itself."""
+    try:
+        wanted = next(parts)
+        while True:
+            wanted = parts.send(train_alone(wanted))
+    except StopIteration as end:
+        fitted: FoldFit = end.value
+        return fitted
+
+
+def _fit_given(mine: DVLoss, fold: Fold) -> FitParts:
     """Train a copy of the caller's critic, from its weights before any training on rows that are held out now."""
     loss = mine.at_start(fold.seed)
     critic, transform = _critic_on_rows(loss, fold)
     rows = fold.source.map(transform)
-    history = _train(loss, rows, fold, fold.report)
+    history = yield ToTrain(loss, rows, fold, fold.report)
     score = _scorer(loss)
     level = free_level(loss, score, rows, fold.train[:LEVEL_ROWS_TO_READ])
-    scores, train_scores = (read(score, rows, fold, level) for read in (_held_out, _trained_on))
+    of_pairs = pair_scorer(loss, fold.settings.engine)
+    scores, train_scores = (read(of_pairs, rows, fold, level) for read in (_held_out, _trained_on))
     return FoldFit(critic, loss.log_ema, history, scores, train_scores)
 
 
@@ -146,11 +181,11 @@ def _critic_on_rows(loss: DVLoss, fold: Fold) -> tuple[nn.Module, Callable[[Tens
     return loss.T, lambda x, y: (cast(x, like, "x"), cast(y, like, "y"))
 
 
-def _fit_stack(mine: DVLoss, fold: Fold) -> FoldFit:
+def _fit_stack(mine: DVLoss, fold: Fold) -> FitParts:
     """Train the networks of a `StackedCritic`, each on its features, and weigh the critics on the validation rows."""
     critic = StackedCritic().prepare(*fold.fitting_rows(), fold.generator()).to(fold.device)
     features = fold.source.map(lambda x, y: critic.inputs(x.to(fold.device), y.to(fold.device)))
-    histories = []
+    histories, losses = [], []
     for i, (network, x_width, y_width) in enumerate(critic.networks()):
         loss = mine.at_start(fold.seed)
         loss.T, loss.method = network, None if isinstance(network, SeparableCritic) else "concat"
@@ -162,20 +197,26 @@ def _fit_stack(mine: DVLoss, fold: Fold) -> FoldFit:
         def progress(step: int, bound: float, done: int = i * fold.settings.steps) -> None:
             fold.report(done + step, bound)
 
-        histories.append(_train(loss, features.map(read), fold, progress))
+        histories.append((yield ToTrain(loss, features.map(read), fold, progress)))
+        losses.append(loss)
 
     critic.eval()
     with torch.no_grad():
         read_by_all = features.map(critic.with_factors)
-    log_ema = _weigh(critic, read_by_all, fold)
+    members = critic.members(pair_scorer(losses[0], fold.settings.engine))
+    log_ema = _weigh(critic, members, read_by_all, fold)
     history = max(histories, key=lambda h: max(h.validation))
-    scores, train_scores = (scored(critic.score, read_by_all, fold) for scored in (_held_out, _trained_on))
+
+    def score(x: Tensor, y: Tensor, partner: Tensor) -> Tensor:
+        return critic.score(members, x, y, partner)
+
+    scores, train_scores = (scored(score, read_by_all, fold) for scored in (_held_out, _trained_on))
     return FoldFit(critic, log_ema, history, scores, train_scores)
 
 
-def _weigh(critic: StackedCritic, rows: PairSource, fold: Fold) -> Tensor:
+def _weigh(critic: StackedCritic, members: list[PairScorer], rows: PairSource, fold: Fold) -> Tensor:
     """Fix the constants and weights of the critics on the validation rows; the log mean exp of the sum there, []."""
-    scores = [held_out_scores(score, rows, fold.validation, fold.seed, STACKING_SHUFFLES) for score in critic.members()]
+    scores = [held_out_scores(score, rows, fold.validation, fold.seed, STACKING_SHUFFLES) for score in members]
     critic.offsets = critic.weights.new_tensor([s.log_mean_exp for s in scores])
     # Where none of n pairs fell, the joint probability is about 1 / n (Laplace's rule), and no ratio to be known lower.
     critic.floor.fill_(-math.log(fold.train.numel()))
@@ -187,7 +228,9 @@ def _weigh(critic: StackedCritic, rows: PairSource, fold: Fold) -> Tensor:
     return torch.logsumexp(weights @ marginal, 0) - math.log(marginal.shape[1])
 
 
-def _train(loss: DVLoss, rows: PairSource, fold: Fold, report: Callable[[int, float], None]) -> FoldHistory:
+def train_alone(wanted: ToTrain) -> FoldHistory:
+    """Make a training by itself; see `train_critic`."""
+    loss, rows, fold, report = wanted
     settings = fold.settings
     loss.shuffles = settings.shuffles
     batch = min(settings.batch_size, fold.train.numel())
@@ -199,7 +242,7 @@ def _train(loss: DVLoss, rows: PairSource, fold: Fold, report: Callable[[int, fl
 
 
 def _held_out(
-    score: Callable[[Tensor, Tensor], Tensor],
+    score: PairScorer,
     rows: PairSource,
     fold: Fold,
     level: Callable[[Tensor], Tensor] | None = None,
@@ -210,7 +253,7 @@ def _held_out(
 
 
 def _trained_on(
-    score: Callable[[Tensor, Tensor], Tensor],
+    score: PairScorer,
     rows: PairSource,
     fold: Fold,
     level: Callable[[Tensor], Tensor] | None = None,
@@ -225,6 +268,16 @@ def _scorer(loss: DVLoss) -> Callable[[Tensor, Tensor], Tensor]:
 
 #: Held by the fit that has seeded torch's global generators: there is one set of them for all threads.
 _generators = threading.RLock()
+
+
+def _free_generators() -> None:
+    """In a process that was forked while a thread held them: that thread is not there to let them go."""
+    global _generators
+    _generators = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_free_generators)
 
 
 @contextlib.contextmanager

@@ -68,6 +68,7 @@ class GraphedSteps(TorchSteps):
         seed: of the batch order.
         first: runs the first steps.
         record: makes a replay of the steps.
+        critics: [K] where a step is one of K critics, each on rows of its own; [] of one.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class GraphedSteps(TorchSteps):
         seed: int,
         first: Callable[[Callable[[], None]], None] = on_side_stream,
         record: Callable[[Callable[[], None]], Callable[[], None]] = capture,
+        critics: tuple[int, ...] = (),
     ) -> None:
         device = next(mine.parameters()).device
         super().__init__(mine, source, train_rows.to(device), settings, seed)
@@ -87,10 +89,10 @@ class GraphedSteps(TorchSteps):
         self.replay: Callable[[], None] | None = None
         rows = min(settings.batch_size, train_rows.numel())
         #: What a replay reads and writes, an entry for each of its steps.
-        self.index = torch.zeros(STEPS_PER_GRAPH, rows, dtype=torch.int64, device=device)
+        self.index = torch.zeros(STEPS_PER_GRAPH, *critics, rows, dtype=torch.int64, device=device)
         self.rate = torch.zeros(STEPS_PER_GRAPH, device=device)
         self.weight = torch.zeros(STEPS_PER_GRAPH, device=device)
-        self.losses = torch.zeros(STEPS_PER_GRAPH, device=device)
+        self.losses = torch.zeros(STEPS_PER_GRAPH, *critics, device=device)
         self.step_rate = torch.zeros((), device=device)
         weights = [averaging_weight(settings.averaging, step + 1) for step in range(settings.steps)]
         self.every_rate = torch.tensor(self.rates, dtype=torch.float32, device=device)
@@ -101,7 +103,11 @@ class GraphedSteps(TorchSteps):
 
     def advance(self, count: int) -> float:
         """See `Steps`."""
-        total = torch.zeros((), dtype=torch.float64, device=self.losses.device)
+        return float(self._mean_losses(count))
+
+    def _mean_losses(self, count: int) -> Tensor:
+        """Make `count` steps; the mean loss over them, of every critic."""
+        total = torch.zeros_like(self.losses[0], dtype=torch.float64)
         left = count
         while left > 0:
             steps = min(left, STEPS_PER_GRAPH)
@@ -116,9 +122,9 @@ class GraphedSteps(TorchSteps):
             else:
                 self.replay = self.record(lambda: self._run(STEPS_PER_GRAPH))
                 self.replay()
-            total += self.losses[:steps].double().sum()
+            total += self.losses[:steps].double().sum(0)
             left -= steps
-        return float(total / count)
+        return total / count
 
     def _write_inputs(self, steps: int) -> None:
         for step in range(steps):
@@ -131,7 +137,11 @@ class GraphedSteps(TorchSteps):
     def _run(self, steps: int) -> None:
         for step in range(steps):
             self.step_rate.copy_(self.rate[step])
-            self.losses[step].copy_(self._step(self.index[step]))
+            self.losses[step].copy_(self._recorded_step(step))
             with torch.no_grad():
                 for average, parameter in zip(self.average, self.parameters, strict=True):
                     average.lerp_(parameter, self.weight[step])
+
+    def _recorded_step(self, step: int) -> Tensor:
+        """A step of a graph on its inputs."""
+        return self._step(self.index[step])

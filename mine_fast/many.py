@@ -3,40 +3,32 @@
 from __future__ import annotations
 
 import itertools
-import math
 import numbers
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from mine_fast.checks import as_integer, check_progress
-from mine_fast.concurrency import fit_memory, fitting_memory
-from mine_fast.cross_fitting import CrossFit, plan_cross_fit, steps_of, training_settings
-from mine_fast.data import PairSource, pair_source
+from mine_fast.checks import check_progress
+from mine_fast.concurrency import fitting_memory
+from mine_fast.data import PairSource
 from mine_fast.describing import describe, is_pandas
-from mine_fast.devices import usable_device
-from mine_fast.jobs import Failure, Plan, Progress, Task
-from mine_fast.loss import DVLoss
+from mine_fast.estimate_request import Wanted, each_result, make_request, tasks_of
+from mine_fast.jobs import Failure, Plan, Progress, Task, run_tasks
 from mine_fast.processes import Processes, processes_of
-from mine_fast.repeats import duplicate_groups
 from mine_fast.result import MIResult
-from mine_fast.seeds import Training, combine_trainings, training_of
-from mine_fast.shared_tasks import own_share, run_shared_tasks
+from mine_fast.seeds import combine_trainings
+from mine_fast.shared_tasks import own_share, shared_results
 from mine_fast.training import ordinary_autograd
 
 __all__ = [
     "FailedEstimate",
-    "Request",
     "check_max_memory",
     "estimate_many",
     "estimate_seeds",
     "estimates_of",
-    "make_request",
 ]
 
 
@@ -76,93 +68,6 @@ class FailedEstimate:
 _RESULT_NAMES = {field.name for field in fields(MIResult)} | {name for name in vars(MIResult) if name[0] != "_"}
 
 
-@dataclass(frozen=True)
-class Request:
-    """How every pair is to be estimated.
-
-    Attributes:
-        losses: one untrained loss module per seed.
-        seeds: of the trainings.
-        device: where to compute; None: where the data is.
-        given: settings of the training that were given.
-    """
-
-    losses: list[DVLoss]
-    seeds: list[int]
-    device: torch.device | None
-    given: dict[str, Any]
-
-    def steps(self, x: Any) -> int:
-        """Steps of the trainings on a pair with this x."""
-        return sum(self.steps_of_tasks(x))
-
-    def steps_of_tasks(self, x: Any) -> list[int]:
-        """Steps of each of them."""
-        return [steps_of(self.losses[0], training_settings(self.given, _shape(x)[0]))] * len(self.seeds)
-
-    def tasks(self, x: Any, y: Any) -> Iterator[Task[Training | MIResult]]:
-        """A task for each training on a pair."""
-        shapes = [_shape(side) for side in (x, y)]
-        rows, x_width, y_width = shapes[0][0], *(math.prod(shape[1:]) for shape in shapes)
-        settings = training_settings(self.given, rows)
-        elsewhere = self.device is not None and self.device.type != "cpu"
-        given_elsewhere = any(isinstance(side, Tensor) and side.device.type != "cpu" for side in (x, y))
-        for loss, seed in zip(self.losses, self.seeds, strict=True):
-            yield Task(
-                lambda loss=loss, seed=seed: self._plan(x, y, loss, seed),  # type: ignore[misc]
-                steps_of(loss, settings),
-                alone=elsewhere or given_elsewhere or y is None,
-                memory=16 * rows * (x_width + y_width),
-                memory_per_fit=fit_memory(rows, x_width, y_width, settings),
-            )
-
-    def _plan(self, x: Any, y: Any, loss: DVLoss, seed: int) -> Plan[Training | MIResult]:
-        with ordinary_autograd():
-            source = pair_source(x, y)
-            settings = training_settings(self.given, len(source))
-            plan = plan_cross_fit(loss, source, duplicate_groups(source), seed, self.device, settings)
-
-        def finish(fits: list[Any]) -> Training | MIResult:
-            fitted: CrossFit = plan.finish(fits)
-            return training_of(fitted) if len(self.seeds) > 1 else fitted.result
-
-        return Plan(plan.fits, finish)
-
-
-def make_request(
-    loss: str,
-    alpha: float,
-    clip: float,
-    marginals: str,
-    seed: int,
-    n_seeds: int,
-    device: torch.device | str | None,
-    settings: dict[str, Any],
-) -> Request:
-    """Check how pairs are to be estimated; see `estimate_many` for the arguments."""
-    from mine_fast.estimator import MINE
-
-    seed, n_seeds = as_integer("seed", seed), as_integer("n_seeds", n_seeds, least=1)
-    seeds = list(range(seed, seed + n_seeds))
-    with ordinary_autograd(), torch.device("cpu"):
-        losses: list[DVLoss] = [MINE(loss=loss, alpha=alpha, clip=clip, marginals=marginals, seed=one) for one in seeds]
-    training_settings(settings, rows=0)  # refuses what is no setting
-    return Request(losses, seeds, None if device is None else usable_device(device), settings)
-
-
-def _shape(samples: Any) -> tuple[int, ...]:
-    """The shape of samples, whether they are good or not; what has none is checked elsewhere."""
-    if isinstance(samples, DataLoader):
-        samples = samples.dataset
-    if samples is None or isinstance(samples, Dataset | PairSource):
-        return (len(samples), 0) if isinstance(samples, Sized) else (0, 0)
-    try:
-        shape = tuple(samples.shape) if isinstance(samples, Tensor) or hasattr(samples, "shape") else np.shape(samples)
-        return tuple(map(int, shape)) or (0,)
-    except Exception:
-        return (0,)
-
-
 def estimate_seeds(
     x: Any,
     y: Any,
@@ -182,16 +87,20 @@ def estimate_seeds(
     check_progress(progress)
     request = make_request(loss, alpha, clip, marginals, seed, n_seeds, device, settings)
     with ordinary_autograd():
-        found = run_shared_tasks(
-            processes,
-            request.tasks(x, y),
-            max_memory=fitting_memory(),
-            steps=sum(own_share(processes, request.steps_of_tasks(x))),
-            progress=progress,
-        )
-    if isinstance(found[0], MIResult):
-        return found[0]
-    return combine_trainings([training for training in found if isinstance(training, Training)])
+        limit = fitting_memory()
+        steps = sum(own_share(processes, [request.steps_of_training(x)] * n_seeds))
+
+        def work(wanted: Iterator[Wanted]) -> list[Any]:
+            return each_result(run_tasks(tasks_of(wanted, limit), max_memory=limit, steps=steps, progress=progress))
+
+        if processes is None:
+            found = work(iter([(request, x, y)]))
+        else:
+            found = shared_results(processes, request.tasks(x, y), work)
+    for one in found:
+        if isinstance(one, Failure):
+            raise one.error
+    return found[0] if isinstance(found[0], MIResult) else combine_trainings(found)
 
 
 def estimate_many(
@@ -212,7 +121,10 @@ def estimate_many(
     """Estimate the mutual information of many pairs of samples, on all threads of torch at once.
 
     The k-th result is that of `estimate(*pairs[k], seed=seed, ...)`, to the bit on the CPU: neither the other pairs nor
-    the number of threads (`torch.set_num_threads`) change it. On a GPU the pairs are estimated one after the other.
+    the number of threads (`torch.set_num_threads`) change it. On a CUDA device the critics of pairs of equal widths and
+    rows are trained as one stack, up to 64 pairs at once, so that many small ones fill it: each result is then that of
+    the lone estimate but for the rounding of its steps. No GPU has run that yet; `engine="torch"` estimates one pair
+    after the other.
 
     Args:
         pairs: (x, y) each, of any widths and numbers of rows, as `estimate` takes them; or a Dataset or DataLoader of
@@ -259,26 +171,31 @@ def estimate_many(
     request = make_request(loss, alpha, clip, marginals, seed, n_seeds, device, settings)
     limit = fitting_memory() if max_memory is None else check_max_memory(max_memory)
 
-    def tasks() -> Iterator[Task[Training | MIResult]]:
+    def wanted() -> Iterator[list[Wanted]]:
         for index, pair in enumerate(iterator):
             if _is_dataset(pair):
-                yield from request.tasks(pair, None)
+                yield [(request, pair, None)]
             elif not _is_pair(pair):
                 message = f"pairs[{index}] must be (x, y), got {describe(pair)}"
-                yield from [Task(lambda text=message: _refuse(text), 0)] * n_seeds  # type: ignore[misc]
+                yield [Task(lambda text=message: _refuse(text), 0)] * n_seeds  # type: ignore[misc]
             else:
-                yield from request.tasks(*pair)
+                yield [(request, *pair)]
 
-    def steps_of_pair(pair: Any) -> list[int]:
+    def steps_of_pair(pair: Any) -> int:
         if _is_dataset(pair) or _is_pair(pair):
-            return request.steps_of_tasks(pair if _is_dataset(pair) else pair[0])
-        return [0] * n_seeds
+            return request.steps(pair if _is_dataset(pair) else pair[0])
+        return 0
 
     steps = None
     if isinstance(pairs, Sequence):
-        steps = sum(own_share(processes, itertools.chain.from_iterable(map(steps_of_pair, pairs))))
+        steps = sum(own_share(processes, map(steps_of_pair, pairs)))
     with ordinary_autograd():
-        found = run_shared_tasks(processes, tasks(), max_memory=limit, steps=steps, progress=progress, keep_going=True)
+
+        def work(own: Iterator[list[Wanted]]) -> list[Any]:
+            tasks = tasks_of(itertools.chain.from_iterable(own), limit)
+            return each_result(run_tasks(tasks, max_memory=limit, steps=steps, progress=progress, keep_going=True))
+
+        found = shared_results(processes, wanted(), work, n_seeds)
     return estimates_of(found, n_seeds)
 
 

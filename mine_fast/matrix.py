@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mine_fast.files import atomic_path
 from mine_fast.many import FailedEstimate
 from mine_fast.multiple_testing import q_values
 from mine_fast.result import Flag, MIResult
@@ -33,7 +34,7 @@ class MIMatrix:
 
     Attributes:
         names: of the variables, [d].
-        results: [d][d], the `MIResult` or `FailedEstimate` of each pair, without its scores; None on the diagonal.
+        results: `[d][d]`, the `MIResult` or `FailedEstimate` of each pair, without its scores; None on the diagonal.
 
     `m["age", "height"]` is the result of two variables.
 
@@ -141,7 +142,7 @@ class MIMatrix:
             path: of the file.
             what: see `to_frame`; "pairs" writes a row per pair with all of them and the flags.
         """
-        with Path(path).open("w", encoding="utf-8", newline="") as file:
+        with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
             if what == "pairs":
                 writer.writerow(["a", "b", "mi", "stderr", "lower_95", "p_value", "q_value", "n", "flags"])

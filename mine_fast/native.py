@@ -18,12 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from mine_fast.bounds import fused_name
-from mine_fast.critics import check_width, critic_layers, scores_all_pairs
+from mine_fast.critics import call_critic, check_width, critic_layers, scores_all_pairs
 from mine_fast.describing import describe
 from mine_fast.layer_stack import Stack, read_critic, read_stack
 from mine_fast.loss import DVLoss
 from mine_fast.modules import has_parameter_hooks, is_plain
 from mine_fast.ops import LOSSES
+from mine_fast.pair_scoring import PairScorer, by_rows
 
 __all__ = [
     "EngineCritic",
@@ -32,6 +33,7 @@ __all__ = [
     "engine_shuffles",
     "network_stacks",
     "optimizer_obstacle",
+    "pair_scorer",
     "use_engine",
 ]
 
@@ -126,6 +128,24 @@ def optimizer_obstacle(optimizer: torch.optim.Optimizer, layers: nn.Module) -> s
         return "opt.step is wrapped, by a learning-rate scheduler for example"
     hooks = (optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks)
     return "opt has hooks" if any(hooks) else None
+
+
+def pair_scorer(mine: DVLoss, engine: str = "auto") -> PairScorer:
+    """Scores by the critic of a loss module as it is at the call, without gradient.
+
+    Args:
+        mine: whose critic.
+        engine: see `TrainingSettings`.
+    """
+    called = by_rows(lambda x, y: call_critic(mine.T, mine.method, x, y))
+
+    def of_pairs(x: Tensor, y: Tensor, partner: Tensor) -> Tensor:
+        if x.ndim != 2 or x.device.type != "cpu" or not use_engine(engine, critic_obstacle(mine)):
+            return called(x, y, partner)
+        critic = EngineCritic(mine, x.shape[1], y.shape[1])
+        return torch.from_numpy(critic.engine.score(engine_rows(x), engine_rows(y), partner=partner.numpy()))
+
+    return of_pairs
 
 
 class EngineCritic:

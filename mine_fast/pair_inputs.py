@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from mine_fast.canonical import CanonicalPairs
 from mine_fast.inputs import QuantileInputs
+from mine_fast.pair_scoring import PairScorer, factor_scores
 
 __all__ = ["PairInputs"]
 
@@ -107,17 +107,17 @@ class PairInputs(nn.Module):
             parts += [torch.cos(angle), torch.sin(angle)]
         return torch.cat([*parts, project[1](unscaled), project[2](_scaled(side, read))], 1)
 
-    def gaussian_critics(self) -> list[Callable[[Tensor, Tensor], Tensor]]:
-        """The three Gaussian critics: features of x and of y, [N, any from these on] -> scores [N]."""
+    def gaussian_critics(self) -> list[PairScorer]:
+        """The three Gaussian critics, on features of x and of y, [N, any from these on]."""
         of_few = self.gaussians[1]
         begins = [
             (plain, waves, waves + of_few.width)
             for plain, waves in zip(self.plain_widths, self.wave_widths, strict=True)
         ]
 
-        def critic(gaussian: CanonicalPairs, x_begin: int, y_begin: int) -> Callable[[Tensor, Tensor], Tensor]:
+        def critic(gaussian: CanonicalPairs, x_begin: int, y_begin: int) -> PairScorer:
             x_part, y_part = (slice(begin, begin + gaussian.width) for begin in (x_begin, y_begin))
-            return lambda x, y: gaussian.log_ratio(x[:, x_part], y[:, y_part])
+            return lambda x, y, partner: factor_scores(*gaussian.factors(x[:, x_part], y[:, y_part]), partner)
 
         return [critic(*given) for given in zip(self.gaussians, *begins, strict=True)]
 

@@ -65,20 +65,20 @@ def _mix32(v: Tensor) -> Tensor:
 
 
 def bijection(key: Tensor, stream: int, n: int) -> Tensor:
-    """The pseudo-random bijection of [0, n) of one key, as a table.
+    """The pseudo-random bijection of [0, n) of a key, as a table.
 
     A Feistel network whose round keys are hashed from (seed, offset, stream), cycle-walked from a power of two into
     [0, n) (Mitchell et al., arXiv 2106.06161).
 
     Args:
-        key: int64 [2], (seed, offset).
+        key: int64 [..., 2], (seed, offset).
         stream: 0 for the order of a batch's rows, 1 for that of the shifts, PASS_STREAM for a pass over the data.
         n: size of the set.
 
     Returns:
-        int64 [n], the image of 0 .. n-1.
+        int64 [..., n], the image of 0 .. n-1.
     """
-    seed, offset = key[0], key[1]
+    seed, offset = key[..., :1], key[..., 1:]
     bits = max(_MIN_BITS, (n - 1).bit_length())
     low_bits = bits // 2
     low_mask, high_mask = (1 << low_bits) - 1, (1 << (bits - low_bits)) - 1
@@ -112,24 +112,24 @@ def shuffle_index(key: Tensor, rows: int, shuffles: int, inverse: bool = False) 
     """The partner of every row in every shuffle: pi^-1(pi(i) + k_s mod B), with k_s != 0 (a derangement).
 
     Args:
-        key: int64 [2], (seed, offset).
+        key: int64 [..., 2], (seed, offset).
         rows: B; 0, or at least 2.
         shuffles: S.
         inverse: return instead the row whose partner is i.
 
     Returns:
-        int64 [S, B].
+        int64 [..., S, B].
     """
     if rows == 1:
         raise RuntimeError("a batch of one row cannot be shuffled: it has no other row to meet")
     if rows == 0:
-        return torch.empty(shuffles, 0, dtype=torch.int64, device=key.device)
+        return torch.empty(*key.shape[:-1], shuffles, 0, dtype=torch.int64, device=key.device)
     rank = bijection(key, 0, rows)
-    row_of_rank = torch.empty_like(rank)
-    row_of_rank[rank] = torch.arange(rows, device=key.device)
-    shifts = 1 + bijection(key, 1, rows - 1)[torch.arange(shuffles, device=key.device) % (rows - 1)]  # [S]
-    moved = rank - shifts[:, None] if inverse else rank + shifts[:, None]
-    return row_of_rank[moved % rows]
+    row_of_rank = torch.empty_like(rank).scatter_(-1, rank, torch.arange(rows, device=key.device).expand_as(rank))
+    shifts = 1 + bijection(key, 1, rows - 1)[..., torch.arange(shuffles, device=key.device) % (rows - 1)]  # [..., S]
+    rank, shifts = rank[..., None, :], shifts[..., None]
+    moved = (rank - shifts if inverse else rank + shifts) % rows
+    return row_of_rank[..., None, :].expand_as(moved).gather(-1, moved)
 
 
 def marginal_shuffle(y: Tensor, key: Tensor, shuffles: int = 1) -> Tensor:

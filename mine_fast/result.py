@@ -23,9 +23,10 @@ class Flag(str):
     """What a reader of an estimate should know: the message itself, with a short code to test for.
 
     Args:
-        code: lower-case words joined by underscores.
-        message: one sentence for a person.
-        level: "warning" for what may have spoilt the estimate or its error bar, "note" for what the data are like.
+        code (str): lower-case words joined by underscores.
+        message (str): one sentence for a person.
+        level (str): "warning" for what may have spoilt the estimate or its error bar, "note" for what the data are
+            like.
 
     Raises:
         ValueError: a code of another form, another level.
@@ -61,7 +62,7 @@ class Flag(str):
 
 @dataclass(frozen=True)
 class History:
-    """The curves of training, fold by fold, in nats: entry [k][i] is the i-th reading in fold k.
+    """The curves of training, fold by fold, in nats: entry `[k][i]` is the i-th reading in fold k.
 
     Attributes:
         steps: training steps done at each reading.

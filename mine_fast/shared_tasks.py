@@ -1,19 +1,18 @@
-"""Tasks dealt out to the processes of a group: each does its share, and all get all results."""
+"""Work dealt out to the processes of a group: each does its share, and all get all results."""
 
 from __future__ import annotations
 
 import itertools
 import pickle
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
-from mine_fast.jobs import Failure, Task, run_tasks
+from mine_fast.jobs import Failure
 from mine_fast.processes import Processes
 
-__all__ = ["own_share", "run_shared_tasks"]
+__all__ = ["own_share", "shared_results"]
 
 Item = TypeVar("Item")
-R = TypeVar("R")
 
 
 def own_share(processes: Processes | None, items: Iterable[Item]) -> Iterator[Item]:
@@ -22,29 +21,32 @@ def own_share(processes: Processes | None, items: Iterable[Item]) -> Iterator[It
     return items if processes is None else itertools.islice(items, processes.rank, None, processes.size)
 
 
-def run_shared_tasks(processes: Processes | None, tasks: Iterable[Task[R]], **options: Any) -> list[R | Failure]:
-    """`run_tasks`, each task by one of the processes.
+def shared_results(
+    processes: Processes | None, items: Iterable[Item], work: Callable[[Iterator[Item]], list[Any]], per_item: int = 1
+) -> list[Any]:
+    """`work(items)`, each item by one of the processes.
 
     Args:
-        processes: that all call this, with the same tasks; None: this one alone.
-        tasks: fetched one by one; those of others are fetched too, and not opened.
-        options: of `run_tasks`; steps and progress are those of this process's share.
+        processes: that all call this, with the same items; None: this one alone.
+        items: fetched one by one; those of others are fetched too, and dropped.
+        work: gives the results of the items that it takes, in order, a `Failure` for one that raised.
+        per_item: results of an item.
 
     Returns:
-        The results of all tasks in order, in every process.
+        The results of all items in order, in every process.
 
     Raises:
-        BaseException: see `run_tasks`.
-        ValueError: the processes were given different numbers of tasks.
+        BaseException: of `work`.
+        ValueError: the processes were given different numbers of items.
         RuntimeError: another process has failed, ended, or does not come within the timeout of the group.
     """
     if processes is None or processes.size == 1:
-        return run_tasks(tasks, **options)
+        return work(iter(items))
     counter = itertools.count()
-    outcome: list[R | Failure] | Exception
+    outcome: list[Any] | Exception
     try:
-        # zip takes from the counter first and keeps the number that no task is left for: the tasks that there were.
-        outcome = run_tasks(own_share(processes, (task for _, task in zip(counter, tasks, strict=False))), **options)
+        # zip takes from the counter first and keeps the number that no item is left for: the items that there were.
+        outcome = work(own_share(processes, (item for _, item in zip(counter, items, strict=False))))
     except Exception as error:
         outcome = error
     count = next(counter) - 1
@@ -60,7 +62,7 @@ def run_shared_tasks(processes: Processes | None, tasks: Iterable[Task[R]], **op
     counts = [count for count, _ in everyone]
     if len(set(counts)) > 1:
         raise ValueError(f"every process of process_group must be given the same pairs, got {counts} of them")
-    return [next(shares[number % processes.size]) for number in range(count)]
+    return [next(shares[number % processes.size]) for number in range(count) for _ in range(per_item)]
 
 
 def _picklable_result(result: Any) -> Any:

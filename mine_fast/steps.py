@@ -35,8 +35,8 @@ class Steps(Protocol):
     """What trains a MINE module step by step."""
 
     @property
-    def score(self) -> Callable[[Tensor, Tensor], Tensor] | None:
-        """(x [b, dx], y [b, dy]) -> scores [b] by the averaged weights, no gradient; None: the module's own way."""
+    def score(self) -> Callable[[Tensor, Tensor, Tensor], Tensor] | None:
+        """A `PairScorer` by the averaged weights, no gradient; None: the module's own way."""
 
     def advance(self, count: int) -> float:
         """Make `count` steps; the mean loss over them."""
@@ -178,9 +178,10 @@ class NativeSteps:
         self.done += count
         return float(losses.mean())
 
-    def score(self, x: Tensor, y: Tensor) -> Tensor:
+    def score(self, x: Tensor, y: Tensor, partner: Tensor) -> Tensor:
         """See `Steps`."""
-        return torch.from_numpy(self.critic.engine.score(engine_rows(x), engine_rows(y), averaged=True))
+        rows = engine_rows(x), engine_rows(y)
+        return torch.from_numpy(self.critic.engine.score(*rows, averaged=True, partner=partner.numpy()))
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import math
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from mine_fast.columns import Table, column_numbers, in_both, listed, text_note
 from mine_fast.csv_table import read_csv
 from mine_fast.recoding import floats_of_text
 
-__all__ = ["Table", "read_table"]
+__all__ = ["Table", "archive_names", "read_table"]
 
 _TEXT_SUFFIXES = (".csv", ".tsv", ".txt")
 
@@ -54,6 +53,17 @@ def read_table(path: str | Path, x_columns: str, y_columns: str, given_columns: 
     raise ValueError(f"{path}: files must end in {', '.join(_TEXT_SUFFIXES)}, .npy or .npz, got {suffix!r}")
 
 
+def archive_names(path: Path) -> list[str]:
+    """The names of the arrays of an npz file; none where it is no such file, which `read_table` explains."""
+    if path.suffix.lower() != ".npz":
+        return []
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            return list(content.files)
+    except Exception:  # of numpy, zipfile and zlib: damaged bytes make them raise almost anything
+        return []
+
+
 def _read_numpy(path: Path, x_columns: str, y_columns: str, given_columns: str | None, archive: bool) -> Table:
     with path.open("rb") as file:
         magic = file.read(6)
@@ -64,7 +74,7 @@ def _read_numpy(path: Path, x_columns: str, y_columns: str, given_columns: str |
     try:
         # Without pickles: loading one can run any code. Memory-mapped, so that only the chosen columns are read.
         content = np.load(path, allow_pickle=False, mmap_mode=None if archive else "r")
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # of numpy, zipfile and zlib: damaged bytes make them raise almost anything
         raise ValueError(f"{path}: {_numpy_trouble(error)}") from error
     notes: list[str] = []
     sides: list[tuple[np.ndarray, tuple[str, ...]]] = []
@@ -90,9 +100,12 @@ def _archive_array(content: Any, spec: str, where: str) -> tuple[str, np.ndarray
         raise ValueError(f"{where}: no array {name!r}; {hint}it has {listed(content.files)}")
     name = max(fitting, key=len)
     try:
-        return name, content[name], spec[len(name) + 1 :] or ":"
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        values = content[name]
+    except Exception as error:  # as above
         raise ValueError(f"{where}: array {name!r}: {_numpy_trouble(error)}") from error
+    if not isinstance(values, np.ndarray):
+        raise ValueError(f"{where}: {name!r} is no array: a member of a zip file that numpy did not write")
+    return name, values, spec[len(name) + 1 :] or ":"
 
 
 def _columns_of(
@@ -111,7 +124,8 @@ def _columns_of(
     values = values.reshape(len(values), -1)
     numbers = column_numbers(columns, None, values.shape[1], f"{where}: {called}")
     names = tuple(f"{name}:{number}" if name else str(number) for number in numbers)
-    values = values if columns == ":" else np.ascontiguousarray(values[:, numbers])
+    # A copy in any case: a mapped file that somebody truncates meanwhile would end the process.
+    values = np.array(values) if columns == ":" else np.ascontiguousarray(values[:, numbers])
     if values.dtype.kind in "US":
         values = floats_of_text(values, f"{where}: {called}")
         for column, label in zip(values.T, names, strict=True):
@@ -123,4 +137,6 @@ def _numpy_trouble(error: Exception) -> str:
     text = str(error)
     if "pickle" in text or "Python objects" in text:
         return "holds Python objects (pickled), refused because loading them can run code; save it as numbers"
-    return f"damaged or not a numpy file ({text})"
+    if isinstance(error, MemoryError):
+        return f"needs more memory than there is ({text})"
+    return f"damaged or not a numpy file ({text or type(error).__name__})"

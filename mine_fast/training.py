@@ -6,7 +6,7 @@ import contextlib
 import math
 import numbers
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,17 +14,11 @@ from torch import Tensor
 
 from mine_fast.checks import as_integer
 from mine_fast.data import ArraySource, PairSource
-from mine_fast.errors import DivergenceError
-from mine_fast.evaluation import (
-    ESTIMATE_TAIL_ROWS,
-    HeldOutScores,
-    held_out_scores,
-    influence_variance,
-    level_of_rows,
-)
+from mine_fast.evaluation import level_of_rows
 from mine_fast.graphed_steps import GraphedSteps, graph_obstacle
-from mine_fast.modules import copied_state
 from mine_fast.native import critic_obstacle, use_engine
+from mine_fast.pair_scoring import by_rows
+from mine_fast.selection import FoldHistory, Selection
 from mine_fast.steps import NativeSteps, Steps, TorchSteps
 
 if TYPE_CHECKING:
@@ -107,22 +101,6 @@ def default_steps(rows: int) -> int:
     (300, 424, 600)
     """
     return round(min(max(300 * math.sqrt(rows / 1000), 300), 600))
-
-
-@dataclass
-class FoldHistory:
-    """The curves of one fold, in nats: steps at which they were read, bound on training batches and on validation.
-
-    `late_gain` is what the last reading on validation is above the best one of the first three quarters of the steps,
-    and `late_gain_variance` its variance from the sampling of the rows, which both readings share. 0 where nothing was
-    read between a quarter of the steps and three.
-    """
-
-    steps: list[int] = field(default_factory=list)
-    train: list[float] = field(default_factory=list)
-    validation: list[float] = field(default_factory=list)
-    late_gain: float = 0.0
-    late_gain_variance: float = 0.0
 
 
 @contextlib.contextmanager
@@ -210,41 +188,12 @@ def train_critic(
         obstacle = "the rows are fetched from a dataset, not held in memory"
     steps = _steps_by(settings.engine, obstacle, mine, source)(mine, source, train_rows, settings, seed)
     level = free_level(mine, score, source, train_rows[:LEVEL_ROWS_TO_CHOOSE])
-    history = FoldHistory()
-    # Beyond some thousand pairs it is the rows that make a validation uncertain.
-    shuffles = min(8, max(2, 8000 // validation_rows.numel()))
-    best_bound, best_state = -math.inf, copied_state(mine)
-    early: HeldOutScores | None = None  # the best of the first three quarters
+    scorer = steps.score or by_rows(score)
+    chosen = Selection(mine, scorer, source, validation_rows, settings, seed, level, progress)
 
     def validate(step: int, train: float) -> None:
-        nonlocal best_bound, best_state, early
         with steps.averaged():
-            mine.eval()
-            scores = held_out_scores(steps.score or score, source, validation_rows, seed, shuffles, level)
-            scores = scores.limited(ESTIMATE_TAIL_ROWS)
-            bound = scores.dv_bound()
-            if not math.isfinite(bound) or (step > 0 and not math.isfinite(train)):
-                raise DivergenceError(
-                    f"training diverged before step {step}: the bound is {train:g} on the batches and {bound:g} on "
-                    f"the validation rows; lower learning_rate (now {settings.learning_rate:g}) or scale the inputs"
-                )
-            if step <= 0.75 * settings.steps and bound > best_bound:
-                early = scores
-            if bound > best_bound:
-                best_bound, best_state = bound, copied_state(mine)
-            if (
-                step == settings.steps
-                and early is not None
-                and any(0.25 * step <= read <= 0.75 * step for read in history.steps)
-            ):
-                history.late_gain = bound - early.dv_bound()
-                history.late_gain_variance = influence_variance(scores.influence() - early.influence())
-            mine.train()
-        history.steps.append(step)
-        history.train.append(train)
-        history.validation.append(bound)
-        if progress is not None:
-            progress(step, bound)
+            chosen.read(step, train)
 
     mine.train()
     validate(0, math.nan)
@@ -252,6 +201,4 @@ def train_critic(
         count = min(settings.evaluate_every, settings.steps - start)
         loss = steps.advance(count)
         validate(start + count, -loss)
-    mine.load_state_dict(best_state)
-    mine.eval()
-    return history
+    return chosen.take_best()

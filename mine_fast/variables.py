@@ -87,11 +87,14 @@ def _named(names: list[str], values: list[Any]) -> dict[str, Any]:
 
 
 def _of_file(path: Path, columns: str | Sequence[Any] | None) -> dict[str, Any]:
-    from mine_fast.tables import read_table
+    from mine_fast.tables import archive_names, read_table
 
-    chosen = ":" if columns is None else columns if isinstance(columns, str) else ",".join(map(str, columns))
-    read = read_table(path, chosen, chosen)
-    return _named(list(read.x_names), list(read.x.T))
+    if columns is None:
+        chosen = archive_names(path) or [":"]
+    else:
+        chosen = [columns if isinstance(columns, str) else ",".join(map(str, columns))]
+    read = [read_table(path, one, one) for one in chosen]
+    return _named([name for part in read for name in part.x_names], [column for part in read for column in part.x.T])
 
 
 def _key(column: Any, found: Mapping[str, Any], where: str) -> str:

@@ -177,3 +177,14 @@ def assert_compiles_alike(eager: nn.Module, graph: nn.Module, batch: tuple[Tenso
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
         for p, q in zip(eager.parameters(), graph.parameters(), strict=True):
             torch.testing.assert_close(p.grad, q.grad, rtol=1e-4, atol=1e-6)
+
+
+def assert_gradients_close(found, wanted, tolerance, parts=None):
+    """Every tensor to its own size, or to a tenth of the whole where it is smaller than that: some are exactly 0.
+
+    `parts` is the gradient of the joint term alone, where the marginal one cancels most of it: the rounding stays.
+    """
+    whole = torch.cat([w.flatten() for w in wanted]).norm()
+    for f, w, part in zip(found, wanted, wanted if parts is None else parts, strict=True):
+        assert f.shape == w.shape
+        assert (f.double() - w).norm() <= tolerance * max(w.norm(), part.norm(), whole / 10) + 1e-14

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 import subprocess
 import tarfile
@@ -86,3 +87,30 @@ def test_make_installs_torch_again_only_when_another_is_asked_for(tmp_path: Path
     assert made_by("torch==2.13.0") == ["-m pip install torch==2.13.0", package]
     assert made_by("torch==2.13.0") == []
     assert made_by("torch>=2.10") == ["-m pip install torch>=2.10", package]
+
+
+LIBRARIES = sorted((ROOT / "mine_fast").glob("_*.so"))
+
+
+@pytest.mark.skipif(shutil.which("nm") is None or not LIBRARIES, reason="no nm, or the package is installed elsewhere")
+@pytest.mark.parametrize("library", LIBRARIES, ids=lambda path: path.name.partition(".")[0])
+def test_what_is_compiled_needs_only_the_stable_abi_of_torch(library: Path) -> None:
+    """One wheel serves every later torch: C functions that are promised to stay, no C++ of at::, c10:: or torch::."""
+    told = subprocess.run(["nm", "-D", "--undefined-only", str(library)], capture_output=True, text=True, check=True)
+    symbols = {line.split()[-1].partition("@")[0] for line in told.stdout.splitlines()}
+    assert symbols
+    assert not {name for name in symbols if re.match(r"_ZNK?(2at|3c10|5torch)", name)}
+    of_torch = {name for name in symbols if re.match(r"aoti_|torch_|THP", name)}
+    assert bool(of_torch) == ("_C" in library.name)
+    of_python = {name for name in symbols if re.match(r"_?Py", name)}
+    if "abi3" in library.name:
+        assert of_python <= {"PyModule_Create2", "PyModuleDef_Init"}
+
+
+def test_the_wheels_are_for_every_python_that_is_supported() -> None:
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has no tomllib")
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    least = settings["project"]["requires-python"].removeprefix(">=").replace(".", "")
+    wheels = settings["tool"]["cibuildwheel"]
+    assert wheels["build"][0] == f"cp{least}-*"
+    assert (ROOT / wheels["test-command"].rpartition("{project}/")[2]).is_file()

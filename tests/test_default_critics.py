@@ -63,8 +63,9 @@ def test_few_dependent_columns_among_many_are_found_with_few_rows():
     for way in ("fit", "fit_sparse"):
         pairs = getattr(CanonicalPairs(), way)(x[:600], y[:600])
         u, v = pairs.x_variates(x[600:]), pairs.y_variates(y[600:])
-        marginal = torch.stack([pairs.log_ratio(u, v.roll(shift, 0)) for shift in range(1, 100)]).double()
-        held_out[way] = HeldOutScores(pairs.log_ratio(u, v).double(), marginal, marginal).dv_bound()
+        f, g = pairs.factors(u, v)
+        marginal = torch.stack([(f * g.roll(shift, 0)).sum(1) for shift in range(1, 100)]).double()
+        held_out[way] = HeldOutScores((f * g).sum(1).double(), marginal, marginal).dv_bound()
     assert held_out["fit"] < truth - 0.3
     assert abs(held_out["fit_sparse"] - truth) < 0.25
 
@@ -78,7 +79,8 @@ def test_the_gaussian_critic_is_the_log_density_ratio():
     normal = torch.distributions.Normal(0, 1)
     u, v = pairs.x_variates(x[:50]), pairs.y_variates(y[:50])
     expected = joint.log_prob(torch.cat([u, v], 1)) - (normal.log_prob(u) + normal.log_prob(v))[:, 0]
-    torch.testing.assert_close(pairs.log_ratio(u, v), expected, rtol=1e-4, atol=1e-4)
+    f, g = pairs.factors(u, v)
+    torch.testing.assert_close((f * g).sum(1), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_columns_that_repeat_or_stand_still_do_no_harm():
@@ -170,7 +172,8 @@ def test_the_stack_is_the_sum_of_its_critics_within_their_limits():
     critic = mine.T
     assert isinstance(critic, StackedCritic)
     features = critic.with_factors(*critic.inputs(x, y))
-    parts = critic.limited(torch.stack([score(*features) for score in critic.members()]))
+    own = torch.arange(len(x))[None]
+    parts = critic.limited(torch.cat([score(*features, own) for score in critic.members()]))
     torch.testing.assert_close(critic(x, y), critic.weights @ parts)
     assert float(parts.min()) >= float(critic.floor)
     assert float(critic.floor) == pytest.approx(-math.log(160))  # the training rows of a fold

@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import mine_fast
-from mine_fast import many
+from mine_fast import estimate_request
 from mine_fast.cross_fitting import cross_fit
 from mine_fast.evaluation import influence_variance
 
@@ -160,14 +160,14 @@ def test_one_bad_pair_does_not_lose_the_others():
 
 def test_a_divergence_is_the_pairs_own(monkeypatch):
     x, y = pair(60)
-    real = many.plan_cross_fit
+    real = estimate_request.plan_cross_fit
 
     def plan(loss, source, *rest):
         if len(source) == 50:
             raise mine_fast.DivergenceError("the scores left the numbers")
         return real(loss, source, *rest)
 
-    monkeypatch.setattr(many, "plan_cross_fit", plan)
+    monkeypatch.setattr(estimate_request, "plan_cross_fit", plan)
     found = mine_fast.estimate_many([(x, y), (x[:50], y[:50])], **QUICK)
     assert found[0].error is None
     assert isinstance(found[1].error, mine_fast.DivergenceError)

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from mine_fast import evaluation
+from mine_fast import evaluation, pair_scoring
 from mine_fast.data import ArraySource
 from mine_fast.evaluation import HeldOutScores, held_out_scores, level_of_rows, permutation_p_value
+from mine_fast.pair_scoring import by_rows
 
 
 def gaussian(rows, rho, seed, width=1):
@@ -29,7 +30,7 @@ def exact_scores(rows, rho, seed, shuffles=50, width=1):
         return (-0.5 * math.log(variance) - 0.5 * quadratic).sum(1)
 
     return held_out_scores(
-        log_ratio, ArraySource(*gaussian(rows, rho, seed, width)), torch.arange(rows), seed, shuffles
+        by_rows(log_ratio), ArraySource(*gaussian(rows, rho, seed, width)), torch.arange(rows), seed, shuffles
     )
 
 
@@ -82,9 +83,10 @@ def test_effective_sample_size_of_flat_and_of_peaked_weights():
 
 def test_scores_of_a_large_source_are_shuffled_within_chunks(monkeypatch):
     monkeypatch.setattr(evaluation, "CHUNK_ROWS", 16)
-    monkeypatch.setattr(evaluation, "CALL_ROWS", 10)
+    monkeypatch.setattr(pair_scoring, "CALL_ROWS", 10)
     x = torch.arange(50.0, dtype=torch.float64)[:, None]
-    scores = held_out_scores(lambda a, b: (100 * a + b).squeeze(1), ArraySource(x, x), torch.arange(50), 0, 3)
+    score = by_rows(lambda a, b: (100 * a + b).squeeze(1))
+    scores = held_out_scores(score, ArraySource(x, x), torch.arange(50), 0, 3)
     assert torch.equal(scores.joint, 101 * x.squeeze(1))
     x_of, y_of = scores.marginal // 100, scores.marginal % 100
     assert torch.equal(x_of, x.squeeze(1).expand(3, 50))
@@ -104,13 +106,14 @@ def test_scores_relative_to_the_level_of_their_row(monkeypatch):
         return product(a, b) + 50 * torch.sin(a).squeeze(1)
 
     plain, moved = (
-        held_out_scores(score, source, rows, 0, 3, level_of_rows(score, references)) for score in (product, lifted)
+        held_out_scores(by_rows(score), source, rows, 0, 3, level_of_rows(score, references))
+        for score in (product, lifted)
     )
     for name in ("joint", "marginal", "as_y"):
         torch.testing.assert_close(getattr(moved, name), getattr(plain, name))
     level = torch.logsumexp(x * references.T, 1) - math.log(40)
     torch.testing.assert_close(plain.joint, (x * y).squeeze(1) - level)
-    assert moved.dv_bound() > held_out_scores(lifted, source, rows, 0, 3).dv_bound() + 10
+    assert moved.dv_bound() > held_out_scores(by_rows(lifted), source, rows, 0, 3).dv_bound() + 10
 
 
 # What n rows can certify. ---------------------------------------------------------------------------------------------
@@ -188,7 +191,8 @@ def p_values(rows, folds, runs, shuffles=199, rho=0.0):
     for seed in range(runs):
         source = ArraySource(*gaussian(rows, rho, seed))
         parts = torch.arange(rows).tensor_split(folds)
-        scores = [held_out_scores(product, source, part, 7 * seed + k, shuffles) for k, part in enumerate(parts)]
+        of_pairs = by_rows(product)
+        scores = [held_out_scores(of_pairs, source, part, 7 * seed + k, shuffles) for k, part in enumerate(parts)]
         found.append(permutation_p_value(scores))
     return np.array(found)
 
@@ -240,7 +244,7 @@ def test_tied_scores_are_no_evidence():
 def test_a_constant_in_the_scores_changes_no_p_value():
     """T + c orders pairs as T does; 1e4 of it is rounding of 1e-3 in float32, and the pairs differ by 1."""
     source = ArraySource(*gaussian(200, 0.5, 0))
-    plain = held_out_scores(product, source, torch.arange(200), 0, 99)
-    shifted = held_out_scores(lambda x, y: (product(x, y) + 1e4).float(), source, torch.arange(200), 0, 99)
+    plain = held_out_scores(by_rows(product), source, torch.arange(200), 0, 99)
+    shifted = held_out_scores(by_rows(lambda x, y: (product(x, y) + 1e4).float()), source, torch.arange(200), 0, 99)
     assert permutation_p_value([shifted]) == pytest.approx(permutation_p_value([plain]), abs=0.002)
     assert permutation_p_value([plain]) < 0.05

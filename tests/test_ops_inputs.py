@@ -10,7 +10,7 @@ import torch
 from helpers import sample
 from torch import Tensor
 
-from mine_fast import fallback, ops
+from mine_fast import bounds, fallback, ops
 from mine_fast.batches import as_rows, check_batch, check_marginal
 
 raw = torch.ops.mine_fast
@@ -209,3 +209,42 @@ def test_a_batch_that_is_not_dense_is_named() -> None:
             check_batch(x=X, z=make())
         with pytest.raises(TypeError, match="z must be a dense tensor"):
             as_rows(make(), "z")
+
+
+# --- the raw ops, below the wrappers: found by tests/fuzz -------------------------------------------------------------
+
+PARTS = sample(6, 4), sample(6, 4, seed=1), sample(4, seed=2)
+NO_AVERAGE = torch.tensor(-math.inf)
+
+# What wrote or read outside its memory, divided by zero, or returned NaN.
+RAW_BAD = {
+    "shuffles below the start of a table": lambda: raw.shuffle_index(KEY, 3, -5, False),
+    "negative rows": lambda: raw.shuffle_index(KEY, -1, 1, False),
+    "no shuffle": lambda: raw.marginal_shuffle(Y, KEY, 0),
+    "a division by zero": lambda: raw.pair_backward(sample(6, 5), KEY, 2, -1),
+    "rows that are planes": lambda: raw.pair(sample(6, 2, 2), sample(6, 3, 2), KEY, 1),
+    "grad of another shape": lambda: raw.paired_first_layer_backward(sample(4, 12), *PARTS, KEY, 1, 1, 0.1),
+    "more pairs than 64 bits count": lambda: raw.pair(X, Y, KEY, 2**62),
+    "more rows than 64 bits count": lambda: raw.shuffle_index(KEY, 2**62, 2, False),
+    "joint rows below 0": lambda: raw.dv_term(SCORES, -(2**63), NO_AVERAGE, 0.1, 0),
+    "alpha": lambda: raw.dv_term(SCORES, 4, NO_AVERAGE, math.nan, 0),
+    "no rows for a result": lambda: raw.marginal_shuffle_backward(sample(0, 6, 2), KEY),
+}
+
+
+@pytest.mark.parametrize("case", RAW_BAD)
+def test_raw_ops_refuse_what_they_cannot_do(case: str) -> None:
+    with pytest.raises(RuntimeError, match=r"must|cannot|pairs|alpha|shuffles"):
+        RAW_BAD[case]()
+
+
+def test_settings_that_are_not_finite_are_refused() -> None:
+    for slope in (math.nan, math.inf):
+        with pytest.raises(ValueError, match="slope must be finite, got"):
+            ops.paired_first_layer(X, Y, WEIGHT, BIAS, KEY, "elu", slope)
+        with pytest.raises(ValueError, match="slope must be finite, got"):
+            ops.all_pairs_loss(X, Y, [WEIGHT, sample(1, 4)], [BIAS, None], "elu", slope)
+    for clip in (10**30, math.inf):
+        assert torch.isfinite(bounds.smile_loss(SCORES, 4, clip))
+    with pytest.raises(ValueError, match="clip must be above 0 and a 64-bit float"):
+        bounds.smile_loss(SCORES, 4, 10**400)

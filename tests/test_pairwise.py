@@ -103,9 +103,9 @@ def test_defaults_of_single_columns_and_of_groups(monkeypatch):
 
 
 def test_one_bad_pair_does_not_lose_the_others(monkeypatch):
-    from mine_fast import many
+    from mine_fast import estimate_request
 
-    real = many.plan_cross_fit
+    real = estimate_request.plan_cross_fit
 
     def plan(loss, source, *rest):
         if float(source.x[0]) == x[0, 0] and float(source.y[0]) == x[0, 1]:
@@ -113,7 +113,7 @@ def test_one_bad_pair_does_not_lose_the_others(monkeypatch):
         return real(loss, source, *rest)
 
     x = table(60)
-    monkeypatch.setattr(many, "plan_cross_fit", plan)
+    monkeypatch.setattr(estimate_request, "plan_cross_fit", plan)
     m = mine_fast.pairwise(x[:, :3], **QUICK)
     assert np.isnan(m.mi[0, 1])
     assert np.isnan(m.q_value[1, 0])
@@ -147,6 +147,13 @@ def test_every_kind_of_table(tmp_path):
     assert same(table_variables(tmp_path / "t.csv"), columns)
     assert same(table_variables(str(tmp_path / "t.csv")), columns)
     assert same(table_variables(tmp_path / "t.npy"), numbered)
+    np.savez(tmp_path / "t.npz", first=x[:, 0], rest=x[:, 1:])
+    found = table_variables(tmp_path / "t.npz")
+    assert list(found) == ["first:0", *[f"rest:{number}" for number in range(x.shape[1] - 1)]]
+    assert same(dict(enumerate(found.values())), dict(enumerate(numbered.values())))
+    (tmp_path / "bad.npz").write_bytes(b"PK\x03\x04 no archive")
+    with pytest.raises(ValueError, match="damaged or not a numpy file"):
+        table_variables(tmp_path / "bad.npz")
     assert same(table_variables(tmp_path / "t.csv", columns="a,-1"), {name: columns[name] for name in "ad"})
     assert same(table_variables(frame, columns=["d", 0]), {name: columns[name] for name in "da"})
     groups = {"u": ["a", "d"], "v": "b", "w": [2]}

@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import zipfile
 
 import numpy as np
 import pytest
@@ -415,3 +416,62 @@ def test_given_columns(write, tmp_path):
         read_table(write("a,b\n1,2\n3,4\n"), "a", "b", "q")
     with pytest.raises(ValueError, match=r"given: .*no array 'w'"):
         read_table(tmp_path / "a.npz", "u", "v:0", "w")
+
+
+# Found by tests/fuzz. -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spec", ["a\nb", "\r", "x" * 200_000], ids=["line break", "return", "longer than a csv field"])
+def test_columns_that_the_csv_module_cannot_split_are_the_callers_mistake(write, archive, spec):
+    for path in (write("a,b\n1,2\n3,4\n"), archive):
+        with pytest.raises(ValueError, match=r"columns must be names|no column|no array"):
+            read_table(path, spec, "0")
+
+
+def test_a_member_of_a_zip_file_that_is_no_array(tmp_path):
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("notes", "no numbers")
+    with pytest.raises(ValueError, match="'notes' is no array: a member of a zip file that numpy did not write"):
+        read_table(path, "notes", "notes")
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (6, 1, "password required"),  # the flag of an encrypted member
+        (8, 99, "compression method is not supported"),
+        (60, None, "damaged or not a numpy file"),  # in the compressed bytes
+    ],
+    ids=["encrypted", "unknown compression", "broken compression"],
+)
+def test_whatever_a_zip_file_makes_its_reader_raise_is_one_error(tmp_path, place, value, message):
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, u=np.random.default_rng(0).normal(size=(50, 2)))
+    content = bytearray(path.read_bytes())
+    directory = content.rfind(b"PK\x01\x02")
+    if value is None:
+        content[place] ^= 0xFF
+    else:  # a member and its entry in the directory say the same
+        content[place] = content[directory + place + 2] = value
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        read_table(path, "u:0", "u:1")
+
+
+def test_a_header_that_asks_for_more_than_there_is(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, u=np.zeros((9, 2)))
+    content = path.read_bytes()
+    assert content.count(b"(9, 2), }         ") == 1
+    path.write_bytes(content.replace(b"(9, 2), }         ", b"(9000000000000, 2)}"[:18].ljust(18)))
+    with pytest.raises(ValueError, match=r"array 'u': (needs more memory than there is|damaged or not a numpy file)"):
+        read_table(path, "u:0", "u:1")
+
+
+def test_what_was_read_is_no_longer_the_file(tmp_path):
+    path = tmp_path / "a.npy"
+    np.save(path, np.arange(2e6).reshape(-1, 2))
+    table = read_table(path, ":", "0")
+    path.write_bytes(b"")  # of a mapped file, the next look would end the process
+    assert table.x.sum() == np.arange(2e6).sum()

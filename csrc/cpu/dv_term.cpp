@@ -66,8 +66,8 @@ std::tuple<Tensor, Tensor, Tensor> dv_term_forward(
     const Tensor& log_ema,  // [], fp32 or fp64 as the accumulation type of scores
     double alpha, int64_t loss) {
   const Tensor source = as_contiguous(scores);
+  check_dv_term(source, joint_rows, log_ema, alpha, loss);
   const int64_t marginal_rows = source.numel() - joint_rows;
-  check_dv_term(source, joint_rows, log_ema, loss);
   Tensor value = empty_tensor(log_ema, {});
   Tensor new_log_ema = empty_tensor(log_ema, {});
   Tensor statistics = empty_tensor(log_ema, {3});
@@ -99,8 +99,8 @@ Tensor dv_term_backward(const Tensor& grad,    // [], the upstream gradient of t
                         int64_t joint_rows,
                         const Tensor& statistics) {  // [3]
   const Tensor source = as_contiguous(scores);
-  const int64_t marginal_rows = source.numel() - joint_rows;
   check_dv_term_grad(grad, source, joint_rows, statistics);
+  const int64_t marginal_rows = source.numel() - joint_rows;
   Tensor grad_scores = empty_tensor(source, {source.numel()});
   with_floating_dtype(source, "scores", [&](auto tag) {
     using Scalar = typename decltype(tag)::type;

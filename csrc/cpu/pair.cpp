@@ -15,8 +15,8 @@ Tensor pair(const Tensor& x,    // [B, dx]
             const Tensor& key,  // [2] int64
             int64_t shuffles) {
   const Tensor x_rows = as_contiguous(x), y_rows = as_contiguous(y);
-  const int64_t rows = x_rows.size(0), x_width = x_rows.size(1), y_width = y_rows.size(1);
   check_pair(x_rows, y_rows);
+  const int64_t rows = x_rows.size(0), x_width = x_rows.size(1), y_width = y_rows.size(1);
   const ShuffleTable table(key, rows, shuffles);
   Tensor paired = empty_tensor(x_rows, {(1 + shuffles) * rows, x_width + y_width});
   const int64_t item = static_cast<int64_t>(x_rows.element_size());
@@ -39,8 +39,8 @@ std::tuple<Tensor, Tensor> pair_backward(const Tensor& grad,  // [(1 + S) * B, d
                                          const Tensor& key,   // [2] int64
                                          int64_t x_width, int64_t shuffles) {
   const Tensor source = as_contiguous(grad);
-  const int64_t rows = source.size(0) / (1 + shuffles), width = source.size(1), y_width = width - x_width;
   check_pair_grad(source, x_width, shuffles);
+  const int64_t rows = source.size(0) / (1 + shuffles), width = source.size(1), y_width = width - x_width;
   const ShuffleTable table(key, rows, shuffles);
   Tensor grad_x = empty_tensor(source, {rows, x_width});
   Tensor grad_y = empty_tensor(source, {rows, y_width});

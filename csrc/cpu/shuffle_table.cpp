@@ -33,7 +33,7 @@ void fill_ranks(const Bijection& order, int64_t rows, int64_t* rank) {
 
 ShuffleTable::ShuffleTable(const Tensor& key, int64_t rows, int64_t shuffles) : rows_(rows) {
   check_key(key);
-  check_rows(rows);
+  check_shuffle(rows, shuffles);
   if (rows == 0) return;
   const Tensor packed = as_contiguous(key);
   const int64_t* state = static_cast<const int64_t*>(packed.const_data_ptr());

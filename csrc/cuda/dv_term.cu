@@ -17,8 +17,8 @@ std::tuple<Tensor, Tensor, Tensor> dv_term_forward(
     const Tensor& log_ema,  // [], fp32 or fp64 as the accumulation type of scores
     double alpha, int64_t loss) {
   const Tensor source = as_contiguous(scores);
+  check_dv_term(source, joint_rows, log_ema, alpha, loss);
   const int64_t total = source.numel(), marginal_rows = total - joint_rows;
-  check_dv_term(source, joint_rows, log_ema, loss);
   check_one_device(source, {&log_ema});
   const OnDeviceOf here(source);
   Tensor value = empty_tensor(log_ema, {});

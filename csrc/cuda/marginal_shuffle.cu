@@ -21,7 +21,7 @@ std::tuple<Tensor, Tensor> advance_key(const Tensor& key) {  // [2] int64
 Tensor shuffle_index(const Tensor& key,  // [2] int64
                      int64_t rows, int64_t shuffles, bool inverse) {
   const Tensor packed = packed_key(key);
-  check_rows(rows);
+  check_shuffle(rows, shuffles);
   const OnDeviceOf here(key);
   Tensor index = empty_tensor(key, {shuffles, rows});  // [S, B]
   if (index.numel() == 0) return index;
@@ -36,7 +36,7 @@ Tensor marginal_shuffle(const Tensor& y,    // [B, ...]
   const Tensor source = as_contiguous(y);
   const int64_t rows = source.size(0);
   const Tensor packed = packed_key(key);
-  check_rows(rows);
+  check_shuffle(rows, shuffles);
   check_one_device(source, {&key});
   const OnDeviceOf here(source);
   std::vector<int64_t> shape{shuffles};
@@ -55,7 +55,7 @@ Tensor marginal_shuffle_backward(const Tensor& grad,  // [S, B, ...]
   const Tensor source = as_contiguous(grad);
   const int64_t shuffles = source.size(0), rows = source.size(1);
   const Tensor packed = packed_key(key);
-  check_rows(rows);
+  check_shuffle(rows, shuffles);
   check_one_device(source, {&key});
   const OnDeviceOf here(source);
   std::vector<int64_t> shape;

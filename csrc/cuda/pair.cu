@@ -14,10 +14,10 @@ Tensor pair(const Tensor& x,    // [B, dx]
             const Tensor& key,  // [2] int64
             int64_t shuffles) {
   const Tensor x_rows = as_contiguous(x), y_rows = as_contiguous(y);
-  const int64_t rows = x_rows.size(0), x_width = x_rows.size(1), y_width = y_rows.size(1);
   check_pair(x_rows, y_rows);
+  const int64_t rows = x_rows.size(0), x_width = x_rows.size(1), y_width = y_rows.size(1);
   const Tensor packed = packed_key(key);
-  check_rows(rows);
+  check_shuffle(rows, shuffles);
   check_one_device(x_rows, {&y_rows, &key});
   const OnDeviceOf here(x_rows);
   Tensor paired = empty_tensor(x_rows, {(1 + shuffles) * rows, x_width + y_width});
@@ -33,10 +33,10 @@ std::tuple<Tensor, Tensor> pair_backward(const Tensor& grad,  // [(1 + S) * B, d
                                          const Tensor& key,   // [2] int64
                                          int64_t x_width, int64_t shuffles) {
   const Tensor source = as_contiguous(grad);
-  const int64_t rows = source.size(0) / (1 + shuffles), y_width = source.size(1) - x_width;
   check_pair_grad(source, x_width, shuffles);
+  const int64_t rows = source.size(0) / (1 + shuffles), y_width = source.size(1) - x_width;
   const Tensor packed = packed_key(key);
-  check_rows(rows);
+  check_shuffle(rows, shuffles);
   check_one_device(source, {&key});
   const OnDeviceOf here(source);
   Tensor grad_x = empty_tensor(source, {rows, x_width});

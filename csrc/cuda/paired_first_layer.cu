@@ -27,7 +27,7 @@ Tensor paired_first_layer(const Tensor& x_part,  // [B, h]
   const Tensor x_rows = as_contiguous(x_part), y_rows = as_contiguous(y_part), offset = as_contiguous(bias);
   const int64_t rows = x_rows.size(0), width = x_rows.size(1);
   const Tensor packed = packed_key(key);
-  check_rows(rows);
+  check_shuffle(rows, shuffles);
   check_one_device(x_rows, {&y_rows, &offset, &key});
   const OnDeviceOf here(x_rows);
   Tensor hidden = empty_tensor(x_rows, {(1 + shuffles) * rows, width});
@@ -54,7 +54,7 @@ std::tuple<Tensor, Tensor> paired_first_layer_backward(const Tensor& grad,    //
   const int64_t rows = x_rows.size(0), width = x_rows.size(1);
   check_parts_grad(source, x_rows, shuffles);
   const Tensor packed = packed_key(key);
-  check_rows(rows);
+  check_shuffle(rows, shuffles);
   check_one_device(x_rows, {&source, &y_rows, &offset, &key});
   const OnDeviceOf here(x_rows);
   Tensor grad_x = empty_tensor(x_rows, {rows, width});

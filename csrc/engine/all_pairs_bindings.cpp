@@ -42,7 +42,7 @@ py::tuple all_pairs(const py::object& x_part, const py::object& y_part, const py
   require(rows >= 2, "x_part and y_part need at least 2 rows, got " + std::to_string(rows));
   require(weights.ndim() == 1 && weights.size() == later_size,
           "later must be [" + std::to_string(later_size) + "], got " + described(weights));
-  require(threads >= 0, "threads must not be negative, got " + std::to_string(threads));
+  check_threads(threads);
   const Kernels& kernels = kernel.empty() ? *available_kernels().front() : kernels_named(kernel);
 
   FloatArray gradient(with_gradient ? 2 * rows * first.width + later_size : 0);

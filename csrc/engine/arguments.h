@@ -5,6 +5,7 @@
 #include <pybind11/pybind11.h>
 
 #include <chrono>
+#include <new>
 #include <string>
 
 namespace mine_fast::engine {
@@ -31,7 +32,16 @@ FloatArray checked_array(const py::object& object, const std::string& name) {
   const auto array = py::reinterpret_borrow<py::array>(object);
   if (!array.dtype().is(py::dtype::of<float>()) && !array.dtype().equal(py::dtype::of<float>()))
     throw py::type_error(name + " must be float32, got " + described(array));
-  return py::array_t<float, py::array::c_style | py::array::forcecast>::ensure(array);
+  constexpr int kAligned = py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+  const auto packed = py::array_t<float, py::array::c_style | py::array::forcecast | kAligned>::ensure(array);
+  if (!packed) throw std::bad_alloc();  // a view that repeats few numbers may be larger than the memory
+  return packed;
+}
+
+void check_threads(int64_t threads) {
+  constexpr int64_t kMost = 1024;
+  require(threads >= 0 && threads <= kMost, "threads must be at least 1 and at most " + std::to_string(kMost) +
+                                                ", or 0 for as many as are worth it, got " + std::to_string(threads));
 }
 
 void check_loss(int64_t loss, double alpha) {

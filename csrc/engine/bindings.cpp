@@ -2,8 +2,11 @@
 #include <pybind11/functional.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstdint>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -19,6 +22,51 @@
 
 namespace mine_fast::engine {
 namespace {
+
+using IndexArray = py::array_t<int64_t, py::array::c_style>;
+
+// Rows of y for every row of x, [shuffles, n]; of none given, an array without dimensions.
+IndexArray checked_partner(const py::object& partner, int64_t n) {
+  if (partner.is_none()) return IndexArray(std::vector<py::ssize_t>{});
+  require(py::isinstance<IndexArray>(partner), "partner must be a numpy array of int64 or None");
+  const auto index = py::array_t<int64_t, py::array::c_style | py::array::forcecast>::ensure(partner);
+  require(index.ndim() == 2 && index.shape(1) == n,
+          "partner must be [shuffles, " + std::to_string(n) + "], got " + described(index));
+  const int64_t* rows = index.data();
+  require(std::all_of(rows, rows + index.size(), [n](int64_t row) { return 0 <= row && row < n; }),
+          "partner must name rows from 0 to " + std::to_string(n - 1));
+  return index;
+}
+
+Partners partners_of(const IndexArray& index) {
+  return index.ndim() == 0 ? Partners{} : Partners{index.data(), index.shape(0)};
+}
+
+FloatArray scores_of(const IndexArray& index, int64_t n) {
+  return index.ndim() == 0 ? FloatArray(n) : FloatArray(std::vector<py::ssize_t>{index.shape(0), n});
+}
+
+// f_i . g_partner of rows f, g [n, k].
+FloatArray factor_scores(const py::object& f, const py::object& g, const py::object& partner) {
+  const FloatArray f_rows = checked_array(f, "f"), g_rows = checked_array(g, "g");
+  require(f_rows.ndim() == 2 && g_rows.ndim() == 2 && f_rows.shape(0) == g_rows.shape(0) &&
+              f_rows.shape(1) == g_rows.shape(1),
+          "f and g must be [n, k] both, got " + described(f_rows) + " and " + described(g_rows));
+  const int64_t n = f_rows.shape(0), width = f_rows.shape(1), stride = padded(width);
+  const IndexArray index = checked_partner(partner, n);
+  FloatArray scores = scores_of(index, n);
+  float* out = scores.mutable_data();
+  without_gil([&](const Poll& poll) {
+    Buffer<float> of_x(n * stride), of_y(n * stride);
+    for (int64_t r = 0; r < n; ++r) {
+      std::copy_n(f_rows.data() + r * width, width, of_x.data() + r * stride);
+      std::copy_n(g_rows.data() + r * width, width, of_y.data() + r * stride);
+    }
+    score_factors(*available_kernels().front(), of_x.data(), of_y.data(), stride, width, n, partners_of(index), out,
+                  poll);
+  });
+  return scores;
+}
 
 // An engine that Python may hold: one call at a time may compute, and properties may be used only between.
 class PyEngine {
@@ -74,15 +122,16 @@ class PyEngine {
     py::array_t<double> losses(steps);
     double* out = losses.mutable_data();
     int64_t done = 0;
-    computing([&](const Poll& poll) {
+    Claim claim(busy_);
+    without_gil([&](const Poll& poll) {
       done = engine_.train(
           data, options, out,
           [&](int64_t finished) {
             if (callback.is_none() || (finished % callback_every != 0 && finished != steps)) return true;
             const py::gil_scoped_acquire held;
-            busy_ = false;  // the callback may look at the engine, and change it
+            claim.give_up();  // the callback may look at the engine, and change it
             const py::object answer = callback(finished);
-            if (busy_.exchange(true)) throw std::runtime_error("the callback left the engine computing");
+            claim.take("the callback left the engine computing");
             return answer.is_none() || !answer.equal(py::bool_(false));
           },
           poll);
@@ -97,16 +146,19 @@ class PyEngine {
     FloatArray flat(engine_.critic->flat_size());
     float* out = flat.mutable_data();
     DvTerm<double> term{};
-    computing([&](const Poll& poll) { term = engine_.gradient(data, batch_size, shuffles, threads, out, poll); });
+    const Claim claim(busy_);
+    without_gil([&](const Poll& poll) { term = engine_.gradient(data, batch_size, shuffles, threads, out, poll); });
     return py::make_tuple(term.loss, flat, term.log_ema);
   }
 
-  FloatArray score(const py::object& x, const py::object& y, bool averaged) {
+  FloatArray score(const py::object& x, const py::object& y, bool averaged, const py::object& partner) {
     const FloatArray x_rows = checked_array(x, "x"), y_rows = checked_array(y, "y");
     const Data data = checked_data(x_rows, y_rows, 0);
-    FloatArray scores(data.rows);
+    const IndexArray index = checked_partner(partner, data.rows);
+    FloatArray scores = scores_of(index, data.rows);
     float* out = scores.mutable_data();
-    computing([&](const Poll& poll) { engine_.score(data, averaged, out, poll); });
+    const Claim claim(busy_);
+    without_gil([&](const Poll& poll) { engine_.score(data, partners_of(index), averaged, out, poll); });
     return scores;
   }
 
@@ -127,10 +179,19 @@ class PyEngine {
   static void check_batch(int64_t batch_size, int64_t shuffles, int64_t threads) {
     require(batch_size >= 2, "batch_size must be at least 2, got " + std::to_string(batch_size));
     require(shuffles >= 0, "shuffles must be at least 1, or 0 for all pairs, got " + std::to_string(shuffles));
-    require(threads >= 0, "threads must not be negative, got " + std::to_string(threads));
+    require(shuffles <= INT32_MAX, "shuffles must be at most 2147483647, got " + std::to_string(shuffles));
+    check_threads(threads);
   }
 
   static std::vector<double> rates_of(const py::object& given, int64_t steps) {
+    std::vector<double> rates = given_rates(given, steps);
+    for (const double rate : rates)
+      require(rate >= 0 && std::isfinite(rate),
+              "learning_rates must be finite and not negative, got " + std::to_string(rate));
+    return rates;
+  }
+
+  static std::vector<double> given_rates(const py::object& given, int64_t steps) {
     if (py::isinstance<py::float_>(given) || py::isinstance<py::int_>(given))
       return std::vector<double>(steps, given.cast<double>());
     const auto array = py::array_t<double, py::array::c_style | py::array::forcecast>::ensure(given);
@@ -140,15 +201,29 @@ class PyEngine {
     return std::vector<double>(array.data(), array.data() + steps);
   }
 
-  template <typename Body>
-  void computing(Body&& body) {
-    if (busy_.exchange(true)) throw std::runtime_error("this engine is computing in another thread");
-    struct Release {
-      std::atomic<bool>& busy;
-      ~Release() { busy = false; }
-    } const release{busy_};
-    without_gil(body);
-  }
+  // The engine is this call's, and no other's, while it holds the claim.
+  class Claim {
+   public:
+    explicit Claim(std::atomic<bool>& busy) : busy_(busy) { take("this engine is computing in another thread"); }
+    ~Claim() {
+      if (held_) give_up();
+    }
+    Claim(const Claim&) = delete;
+    Claim& operator=(const Claim&) = delete;
+
+    void take(const char* refusal) {
+      if (busy_.exchange(true)) throw std::runtime_error(refusal);
+      held_ = true;
+    }
+    void give_up() {
+      held_ = false;
+      busy_ = false;
+    }
+
+   private:
+    std::atomic<bool>& busy_;
+    bool held_ = false;
+  };
 
   Engine engine_;
   std::atomic<bool> busy_{false};
@@ -163,6 +238,24 @@ class PyEngine {
     }
   }
 };
+
+}  // namespace
+}  // namespace mine_fast::engine
+
+// An engine whose constructor never ran (Engine.__new__ alone) is no engine: pybind11 would hand out raw memory for it.
+template <>
+class pybind11::detail::type_caster<mine_fast::engine::PyEngine>
+    : public pybind11::detail::type_caster_base<mine_fast::engine::PyEngine> {
+ public:
+  bool load(handle source, bool convert) {
+    return isinstance<mine_fast::engine::PyEngine>(source) &&
+           reinterpret_cast<instance*>(source.ptr())->get_value_and_holder().holder_constructed() &&
+           type_caster_base::load(source, convert);
+  }
+};
+
+namespace mine_fast::engine {
+namespace {
 
 // What the kernels of this name compute for an activation, for tests of its accuracy.
 py::tuple activate(const py::object& values, int64_t code, float slope, const std::string& kernel) {
@@ -180,18 +273,24 @@ using TowerSpec = std::tuple<std::vector<int64_t>, std::vector<int64_t>, std::ve
 
 Layers layers_of(int64_t in, const TowerSpec& tower) {
   const auto& [widths, activations, slopes] = tower;
-  require(in >= 1, "x_width and y_width must be at least 1, got " + std::to_string(in));
+  require(in >= 1 && in <= kMostColumns, "x_width and y_width must be at least 1 and at most " +
+                                             std::to_string(kMostColumns) + ", got " + std::to_string(in));
   require(!activations.empty() && activations.back() == static_cast<int64_t>(Activation::kIdentity),
           "the last layer of a tower must be linear");
   return Layers(in, in, widths, activations, slopes, std::vector<float>(widths.size()));
 }
 
-// A plain member of the engine as a property.
+// A plain member of the engine as a property; least and most are the values that it may have.
 template <typename Class, typename Member>
-void def_state(Class& type, const char* name, Member Engine::* member, const char* doc) {
+void def_state(Class& type, const char* name, Member Engine::* member, Member least, Member most, const char* doc) {
   type.def_property(
       name, [member](PyEngine& self) { return self.idle().*member; },
-      [member](PyEngine& self, Member value) { self.idle().*member = value; }, doc);
+      [=](PyEngine& self, Member value) {
+        require(value >= least && value <= most, std::string(name) + " must be in [" + std::to_string(least) + ", " +
+                                                     std::to_string(most) + "], got " + std::to_string(value));
+        self.idle().*member = value;
+      },
+      doc);
 }
 
 template <typename Class>
@@ -220,6 +319,8 @@ PYBIND11_MODULE(_engine, m) {
         "(activation, derivative) of values float32 [n], as these kernels compute them.");
 
   bind_all_pairs(m);
+  m.def("factor_scores", &factor_scores, py::arg("f"), py::arg("g"), py::arg("partner"),
+        "f_i . g_partner of rows f and g float32 [n, k], partner int64 [shuffles, n]: float32 [shuffles, n].");
 
   py::class_<PyEngine> type(
       m, "Engine",
@@ -250,12 +351,19 @@ PYBIND11_MODULE(_engine, m) {
   def_buffer(type, "adam_m", &Engine::first_moment, "float32 [P], Adam's first moment, in the order of parameters.");
   def_buffer(type, "adam_v", &Engine::second_moment, "float32 [P], Adam's second moment, likewise.");
   def_buffer(type, "average", &Engine::average, "float32 [P], moving average of the parameters, likewise.");
-  def_state(type, "average_updates", &Engine::average_updates, "Steps that have gone into it.");
-  def_state(type, "adam_step", &Engine::adam_step, "Optimiser steps made.");
-  def_state(type, "log_ema", &Engine::log_ema, "Moving average of E[exp T], as its logarithm; -inf before the first.");
-  def_state(type, "offset", &Engine::offset, "Counter of steps, which keys the marginal shuffles.");
-  def_state(type, "epoch", &Engine::epoch, "Pass over the rows, which keys their order.");
-  def_state(type, "position", &Engine::position, "Rows of this pass already visited.");
+  // Counters that steps add to, and sums of them with a batch, stay within 64 bits.
+  constexpr int64_t most = int64_t{1} << 60;
+  def_state<decltype(type), int64_t>(type, "average_updates", &Engine::average_updates, 0, most,
+                                     "Steps that have gone into it.");
+  def_state<decltype(type), int64_t>(type, "adam_step", &Engine::adam_step, 0, most, "Optimiser steps made.");
+  def_state<decltype(type), double>(type, "log_ema", &Engine::log_ema, -INFINITY, std::numeric_limits<double>::max(),
+                                    "Moving average of E[exp T], as its logarithm; -inf before the first.");
+  def_state<decltype(type), uint64_t>(type, "offset", &Engine::offset, 0, UINT64_MAX,
+                                      "Counter of steps, which keys the marginal shuffles.");
+  def_state<decltype(type), uint64_t>(type, "epoch", &Engine::epoch, 0, UINT64_MAX,
+                                      "Pass over the rows, which keys their order.");
+  def_state<decltype(type), int64_t>(type, "position", &Engine::position, 0, most,
+                                     "Rows of this pass already visited.");
   type.def_property_readonly("kernel", &PyEngine::kernel, "Name of the kernels in use.");
   type.def("set_kernel", &PyEngine::set_kernel, py::arg("name"), "Use these kernels.");
   type.def(
@@ -271,5 +379,7 @@ PYBIND11_MODULE(_engine, m) {
   type.def("gradient", &PyEngine::gradient, py::arg("x"), py::arg("y"), py::arg("batch_size"), py::arg("shuffles") = 1,
            py::arg("threads") = 1, "(loss, gradient [P], new log_ema) of the next step, which is not made.");
   type.def("score", &PyEngine::score, py::arg("x"), py::arg("y"), py::arg("averaged") = false,
-           "Scores float32 [n] of the pairs (x_i, y_i), by the parameters or by their average.");
+           py::arg("partner") = py::none(),
+           "Scores float32 [n] of the pairs (x_i, y_i), by the parameters or by their average; with partner int64 "
+           "[shuffles, n] those of (x_i, y_partner), [shuffles, n].");
 }

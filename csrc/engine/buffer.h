@@ -23,6 +23,7 @@ class Buffer {
   // Discards what was there.
   void resize(int64_t count) {
     constexpr size_t kLine = 64, kPage = size_t{1} << 21;
+    if (count < 0 || count > (int64_t{1} << 60) / static_cast<int64_t>(sizeof(T))) throw std::bad_alloc();
     const size_t bytes = (static_cast<size_t>(count) * sizeof(T) + kLine - 1) / kLine * kLine;
     const bool large = bytes >= kPage / 2;
     const size_t alignment = large ? kPage : kLine;

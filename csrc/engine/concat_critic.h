@@ -17,7 +17,7 @@ class ConcatCritic : public Critic {
   double multiply_adds(int64_t batch, int64_t shuffles) const override;
   std::unique_ptr<GradientStep> step(const Kernels& kernels, int64_t batch, int64_t shuffles, Loss loss, double alpha,
                                      ThreadPool& pool) const override;
-  void score(const Kernels& kernels, const float* parameters, const Data& data, float* scores,
+  void score(const Kernels& kernels, const float* parameters, const Data& data, const Partners& partners, float* scores,
              const Poll& poll) const override;
 
  private:

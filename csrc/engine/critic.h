@@ -20,6 +20,14 @@ struct Data {
   int64_t rows;    // n
 };
 
+// Which row of y every row of x is paired with, [shuffles, n]; null: its own, in the place of one shuffle.
+struct Partners {
+  const int64_t* rows = nullptr;
+  int64_t shuffles = 1;
+
+  int64_t of(int64_t shuffle, int64_t row, int64_t n) const { return rows ? rows[shuffle * n + row] : row; }
+};
+
 // What decides a step's loss besides the parameters and the data.
 struct StepState {
   uint64_t seed;
@@ -59,9 +67,9 @@ class Critic {
   virtual double multiply_adds(int64_t batch, int64_t shuffles) const = 0;
   virtual std::unique_ptr<GradientStep> step(const Kernels& kernels, int64_t batch, int64_t shuffles, Loss loss,
                                              double alpha, ThreadPool& pool) const = 0;
-  // Scores [n] of the pairs (x_i, y_i).
-  virtual void score(const Kernels& kernels, const float* parameters, const Data& data, float* scores,
-                     const Poll& poll) const = 0;
+  // Scores [shuffles, n] of the pairs. What is the same in all pairs of a row is computed once for it.
+  virtual void score(const Kernels& kernels, const float* parameters, const Data& data, const Partners& partners,
+                     float* scores, const Poll& poll) const = 0;
 
   const int64_t x_width, y_width;
 };

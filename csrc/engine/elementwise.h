@@ -172,12 +172,31 @@ void weighted_sum(const float* hidden, int64_t stride, int64_t rows, int64_t wid
   }
 }
 
-double exponentials(const float* scores, int64_t rows, float reference, float* weights) {
+float maximum(const float* scores, int64_t rows) {
+  vec<8> most = broadcast<8>(-__builtin_inff());
   int64_t r = 0;
-  for (; r + 8 <= rows; r += 8) store<8>(weights + r, Exponential<8>(load<8>(scores + r) - reference).value());
-  for (; r < rows; ++r) weights[r] = exp_of(scores[r] - reference);
+  for (; r + 8 <= rows; r += 8) {
+    const vec<8> next = load<8>(scores + r);
+    most = next > most ? next : most;
+  }
+  float result = -__builtin_inff();
+  for (int i = 0; i < 8; ++i) result = most[i] > result ? most[i] : result;
+  for (; r < rows; ++r) result = scores[r] > result ? scores[r] : result;
+  return result;
+}
+
+double exponentials(const float* scores, int64_t rows, float reference, float* weights) {
+  typedef double doubles __attribute__((vector_size(32)));
+  doubles even{}, odd{};
+  int64_t r = 0;
+  for (; r + 8 <= rows; r += 8) {
+    store<8>(weights + r, Exponential<8>(load<8>(scores + r) - reference).value());
+    even += __builtin_convertvector(load<4>(weights + r), doubles);
+    odd += __builtin_convertvector(load<4>(weights + r + 4), doubles);
+  }
   double total = 0;
-  for (r = 0; r < rows; ++r) total += weights[r];
+  for (int i = 0; i < 4; ++i) total += even[i] + odd[i];
+  for (; r < rows; ++r) total += weights[r] = exp_of(scores[r] - reference);
   return total;
 }
 

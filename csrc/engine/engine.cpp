@@ -91,8 +91,8 @@ DvTerm<double> Engine::gradient(const Data& data, int64_t batch_size, int64_t sh
   return result.term;
 }
 
-void Engine::score(const Data& data, bool averaged, float* scores, const Poll& poll) {
-  critic->score(*kernels, (averaged ? average : parameters).data(), data, scores, poll);
+void Engine::score(const Data& data, const Partners& partners, bool averaged, float* scores, const Poll& poll) {
+  critic->score(*kernels, (averaged ? average : parameters).data(), data, partners, scores, poll);
 }
 
 }  // namespace mine_fast::engine

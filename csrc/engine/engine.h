@@ -58,7 +58,7 @@ class Engine {
   DvTerm<double> gradient(const Data& data, int64_t batch_size, int64_t shuffles, int64_t threads, float* flat,
                           const Poll& poll);
   // By the parameters, or by their moving average.
-  void score(const Data& data, bool averaged, float* scores, const Poll& poll);
+  void score(const Data& data, const Partners& partners, bool averaged, float* scores, const Poll& poll);
 
   const std::unique_ptr<const Critic> critic;
   Buffer<float> parameters, first_moment, second_moment;  // padded layout

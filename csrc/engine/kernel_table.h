@@ -30,6 +30,7 @@ constexpr Kernels kTable = {
     add_noise,
     scores,
     weighted_sum,
+    maximum,
     exponentials,
     nonzero_masks,
     transpose_masks,

@@ -99,6 +99,8 @@ struct Kernels {
   // weighted[c] += sum over r of row_weight[r] * hidden[r][c], for c < width rounded up.
   void (*weighted_sum)(const float* hidden, int64_t stride, int64_t rows, int64_t width, const float* row_weight,
                        float* weighted);
+  // The largest of scores [rows], NaN left out; -infinity if there is none.
+  float (*maximum)(const float* scores, int64_t rows);
   // weights[r] = exp(scores[r] - reference); returns their sum.
   double (*exponentials)(const float* scores, int64_t rows, float reference, float* weights);
 

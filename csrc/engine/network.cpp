@@ -2,6 +2,7 @@
 #include "network.h"
 
 #include <algorithm>
+#include <cmath>
 #include <stdexcept>
 #include <string>
 
@@ -13,6 +14,15 @@ namespace {
 
 void require(bool holds, const std::string& message) {
   if (!holds) throw std::invalid_argument(message);
+}
+
+int64_t columns_of(int64_t x, int64_t y) {
+  require(x >= 1 && y >= 1,
+          "x_width and y_width must be at least 1, got " + std::to_string(x) + " and " + std::to_string(y));
+  require(x <= kMostColumns && y <= kMostColumns, "x_width and y_width must be at most " +
+                                                      std::to_string(kMostColumns) + ", got " + std::to_string(x) +
+                                                      " and " + std::to_string(y));
+  return x + y;
 }
 
 }  // namespace
@@ -29,14 +39,20 @@ Layers::Layers(int64_t in, int64_t bias_row, const std::vector<int64_t>& hidden,
   int64_t in_stride = 0;
   for (size_t l = 0; l < hidden.size(); ++l) {
     require(hidden[l] >= 1, "hidden widths must be at least 1, got " + std::to_string(hidden[l]));
+    require(hidden[l] <= kMostColumns,
+            "hidden widths must be at most " + std::to_string(kMostColumns) + ", got " + std::to_string(hidden[l]));
     require(with_activation(activations[l], [](auto) {}), "unknown activation code " + std::to_string(activations[l]));
-    require(noise[l] >= 0.f, "noise must not be negative, got " + std::to_string(noise[l]));
+    require(std::isfinite(slopes[l]), "slopes must be finite, got " + std::to_string(slopes[l]));
+    require(noise[l] >= 0.f && std::isfinite(noise[l]),
+            "noise must not be negative, and finite, got " + std::to_string(noise[l]));
     HiddenLayer layer{
         in,       hidden[l], in_stride, padded(hidden[l] + 1), static_cast<Activation>(activations[l]), slopes[l],
         noise[l], size,      transposed};
     size += l == 0 ? (in + 1) * layer.stride : layer.width * in_stride;
     if (l > 0) transposed += (in + 1) * layer.stride;
     flat_size += layer.width * (in + 1);
+    require(flat_size <= kMostParameters,
+            "the layers have more than " + std::to_string(kMostParameters) + " parameters, which no memory holds");
     max_stride = std::max(max_stride, layer.stride);
     in = layer.width;
     in_stride = layer.stride;
@@ -78,14 +94,13 @@ int64_t Layers::multiply_adds() const {
 Network::Network(int64_t x_columns, int64_t y_columns, const std::vector<int64_t>& hidden,
                  const std::vector<int64_t>& activations, const std::vector<float>& slopes,
                  const std::vector<float>& noise, float noise_of_inputs)
-    : Layers(x_columns + y_columns, x_columns, hidden, activations, slopes, noise),
+    : Layers(columns_of(x_columns, y_columns), x_columns, hidden, activations, slopes, noise),
       x_width(x_columns),
       y_width(y_columns),
       input_noise(noise_of_inputs),
       output(size) {
-  require(x_width >= 1 && y_width >= 1,
-          "x_width and y_width must be at least 1, got " + std::to_string(x_width) + " and " + std::to_string(y_width));
-  require(input_noise >= 0.f, "input_noise must not be negative, got " + std::to_string(input_noise));
+  require(input_noise >= 0.f && std::isfinite(input_noise),
+          "input_noise must not be negative, and finite, got " + std::to_string(input_noise));
   size += last().stride;
   flat_size += last().width + 1;
 }

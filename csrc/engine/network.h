@@ -30,6 +30,9 @@ struct HiddenLayer {
   bool has_masks() const { return activation == Activation::kRelu && noise == 0.f; }
 };
 
+// Beyond these, products of sizes would leave 64 bits.
+constexpr int64_t kMostColumns = int64_t{1} << 30, kMostParameters = int64_t{1} << 40;
+
 // Layers one after the other, and their parameters.
 struct Layers {
   // bias_row: the row of the first layer's bias.

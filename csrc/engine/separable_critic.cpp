@@ -27,7 +27,7 @@ class SeparableStep : public GradientStep {
       : critic_(critic),
         kernels_(kernels),
         batch_(batch),
-        tile_rows_(std::clamp<int64_t>(kTileFloats / padded(batch) / 4 * 4, 4, batch)),
+        tile_rows_(std::min<int64_t>(batch, std::max<int64_t>(4, kTileFloats / padded(batch) / 4 * 4))),
         loss_(loss),
         alpha_(alpha),
         x_(critic.x_layers, kernels, batch, true),
@@ -97,7 +97,7 @@ class SeparableStep : public GradientStep {
       float* scores = tile_.data() + r * columns;
       joint_sum_ += scores[begin + r];
       scores[begin + r] = -INFINITY;  // its weight is 0
-      for (int64_t c = 0; c < batch_; ++c) most = scores[c] > most ? scores[c] : most;
+      most = std::max(most, kernels_.maximum(scores, batch_));
     }
     if (begin == 0) {
       reference_ = first_reference(guess, most);
@@ -166,9 +166,10 @@ std::unique_ptr<GradientStep> SeparableCritic::step(const Kernels& kernels, int6
   return std::make_unique<SeparableStep>(*this, kernels, batch, loss, alpha);
 }
 
-void SeparableCritic::score(const Kernels& kernels, const float* parameters, const Data& data, float* scores,
-                            const Poll& poll) const {
+void SeparableCritic::score(const Kernels& kernels, const float* parameters, const Data& data, const Partners& partners,
+                            float* scores, const Poll& poll) const {
   Tower x(x_layers, kernels, kScoreRows, false), y(y_layers, kernels, kScoreRows, false);
+  Buffer<float> f(data.rows * stride()), g(data.rows * stride());
   for (int64_t begin = 0; begin < data.rows; begin += kScoreRows) {
     poll();
     const int64_t rows = std::min(kScoreRows, data.rows - begin);
@@ -176,11 +177,19 @@ void SeparableCritic::score(const Kernels& kernels, const float* parameters, con
       std::copy_n(data.x + (begin + r) * x_width, x_width, x.input(r));
       std::copy_n(data.y + (begin + r) * y_width, y_width, y.input(r));
     }
-    const float* f = x.forward(parameters, rows);
-    float* g = y.forward(parameters + x_layers.size, rows);
-    swap_last(g, stride(), rows, outputs());
-    for (int64_t r = 0; r < rows; ++r)
-      kernels.scores(f + r * stride(), stride(), 1, outputs() + 1, g + r * stride(), scores + begin + r);
+    std::copy_n(x.forward(parameters, rows), rows * stride(), f.data() + begin * stride());
+    std::copy_n(y.forward(parameters + x_layers.size, rows), rows * stride(), g.data() + begin * stride());
+  }
+  swap_last(g.data(), stride(), data.rows, outputs());
+  score_factors(kernels, f.data(), g.data(), stride(), outputs() + 1, data.rows, partners, scores, poll);
+}
+
+void score_factors(const Kernels& kernels, const float* f, const float* g, int64_t stride, int64_t width, int64_t n,
+                   const Partners& partners, float* scores, const Poll& poll) {
+  for (int64_t s = 0; s < partners.shuffles; ++s) {
+    poll();
+    for (int64_t r = 0; r < n; ++r)
+      kernels.scores(f + r * stride, stride, 1, width, g + partners.of(s, r, n) * stride, scores + s * n + r);
   }
 }
 

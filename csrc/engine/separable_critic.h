@@ -27,7 +27,7 @@ class SeparableCritic : public Critic {
   double multiply_adds(int64_t batch, int64_t shuffles) const override;
   std::unique_ptr<GradientStep> step(const Kernels& kernels, int64_t batch, int64_t shuffles, Loss loss, double alpha,
                                      ThreadPool& pool) const override;
-  void score(const Kernels& kernels, const float* parameters, const Data& data, float* scores,
+  void score(const Kernels& kernels, const float* parameters, const Data& data, const Partners& partners, float* scores,
              const Poll& poll) const override;
 
   int64_t outputs() const { return x_layers.last().width; }
@@ -36,5 +36,9 @@ class SeparableCritic : public Critic {
   // Parameters of the tower of x, then of y, in the padded layout and in torch's.
   const Layers x_layers, y_layers;
 };
+
+// Scores [shuffles, n] of f_i . g_partner, f and g [n, stride] with zeros behind their width.
+void score_factors(const Kernels& kernels, const float* f, const float* g, int64_t stride, int64_t width, int64_t n,
+                   const Partners& partners, float* scores, const Poll& poll);
 
 }  // namespace mine_fast::engine

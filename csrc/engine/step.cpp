@@ -19,12 +19,6 @@ int64_t equal_tiles(int64_t rows, int64_t most) {
   return std::max<int64_t>(4, ((rows + tiles - 1) / tiles + 3) / 4 * 4);
 }
 
-float maximum(const float* values, int64_t count) {
-  float most = values[0];
-  for (int64_t r = 1; r < count; ++r) most = values[r] > most ? values[r] : most;
-  return most;
-}
-
 }  // namespace
 
 Step::Worker::Worker(const Network& network, const Kernels& kernels, int64_t tile_rows, int64_t batch)
@@ -124,7 +118,7 @@ void Step::rescale(Worker& worker, float factor) {
 }
 
 void Step::marginal_tile(Worker& worker, const float* scores, int64_t rows, bool set, float guess) {
-  const float most = maximum(scores, rows);
+  const float most = kernels_.maximum(scores, rows);
   if (!worker.has_reference) {
     worker.reference = first_reference(guess, most);
     worker.has_reference = true;

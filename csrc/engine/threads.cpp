@@ -10,10 +10,17 @@
 namespace mine_fast::engine {
 
 ThreadPool::ThreadPool(int64_t threads) {
-  for (int64_t i = 1; i < threads; ++i) workers_.emplace_back([this, i] { work(i); });
+  try {
+    for (int64_t i = 1; i < threads; ++i) workers_.emplace_back([this, i] { work(i); });
+  } catch (...) {  // no more threads to have: those that run must end before they are destroyed
+    stop();
+    throw;
+  }
 }
 
-ThreadPool::~ThreadPool() {
+ThreadPool::~ThreadPool() { stop(); }
+
+void ThreadPool::stop() {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     stop_ = true;
@@ -31,8 +38,14 @@ void ThreadPool::work(int64_t index) {
     seen = round_;
     const std::function<void(int64_t)>* body = body_;
     lock.unlock();
-    (*body)(index);
+    std::exception_ptr error;
+    try {
+      (*body)(index);
+    } catch (...) {
+      error = std::current_exception();
+    }
     lock.lock();
+    if (error && !error_) error_ = error;
     if (--running_ == 0) done_.notify_one();
   }
 }
@@ -43,6 +56,7 @@ void ThreadPool::run(const std::function<void(int64_t)>& body) {
     const std::lock_guard<std::mutex> lock(mutex_);
     body_ = &body;
     running_ = static_cast<int64_t>(workers_.size());
+    error_ = nullptr;
     ++round_;
   }
   start_.notify_all();
@@ -57,6 +71,7 @@ void ThreadPool::run(const std::function<void(int64_t)>& body) {
     throw;
   }
   wait();
+  if (error_) std::rethrow_exception(error_);
 }
 
 int64_t threads_for(double multiply_adds, int64_t rows) {

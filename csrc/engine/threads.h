@@ -3,6 +3,7 @@
 
 #include <condition_variable>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <mutex>
 #include <thread>
@@ -19,12 +20,13 @@ class ThreadPool {
 
   int64_t size() const { return static_cast<int64_t>(workers_.size()) + 1; }
 
-  // Calls body(0) here and body(1), ... on the other threads, and returns when all have returned. body(0) may throw;
-  // the others must not.
+  // Calls body(0) here and body(1), ... on the other threads, and returns when all have returned; the exception of one
+  // of them is thrown on.
   void run(const std::function<void(int64_t)>& body);
 
  private:
   void work(int64_t index);
+  void stop();
 
   std::mutex mutex_;
   std::condition_variable start_, done_;
@@ -32,6 +34,7 @@ class ThreadPool {
   uint64_t round_ = 0;
   int64_t running_ = 0;
   bool stop_ = false;
+  std::exception_ptr error_;  // of the first worker that threw in this round
   std::vector<std::thread> workers_;
 };
 

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 import mine_fast
 from mine_fast.experiments.adaptive_clipping import backward_adaptively
 from mine_fast.experiments.experiment import Metrics
-from mine_fast.experiments.gan import discriminator_loss, note, steps_to_look, two_optimizers
+from mine_fast.experiments.gan import discriminator_loss, note, set_rate, steps_to_look, two_optimizers
 from mine_fast.experiments.networks import perceptron
 from mine_fast.experiments.run import Run
 from mine_fast.modules import in_mode
@@ -38,8 +38,12 @@ class BiGANSettings:
         steps: of generator and encoder, each after one of the discriminator.
         batch: rows per step.
         rate: of Adam, for every network.
+        decay: share of the steps, the last ones, over which the rate falls linearly to 0.
         code: dimensions of the code, standard normal.
         hidden: widths of the hidden layers of every network.
+        batch_norm: in generator and encoder.
+        code_noise: standard deviation of the encoder's noise; 0: the encoder chooses it for each row, and can then make
+            the information as large as it likes by making the noise small.
         betas: weight of the information in each arm.
         looks: how often the networks are looked at, evenly over the steps; the last look is the result.
     """
@@ -47,22 +51,34 @@ class BiGANSettings:
     steps: int = 10_000
     batch: int = 100
     rate: float = 1e-4
+    decay: float = 0.0
     code: int = 2
     hidden: tuple[int, ...] = (400, 400)
+    batch_norm: bool = True
+    code_noise: float = 0.0
     betas: tuple[float, ...] = (0.0, 1.0)
     looks: int = 10
 
 
 class Encoder(nn.Module):
-    """[B, D] to the mean and standard deviation [B, code] of the code of each row."""
+    """[B, D] to the mean and standard deviation [B, code] of the code of each row.
 
-    def __init__(self, layers: nn.Module) -> None:
+    Args:
+        layers: [B, D] to [B, 2 * code], or to [B, code] with a noise that is given.
+        noise: standard deviation; 0: the second half of what `layers` gives, through a softplus.
+    """
+
+    def __init__(self, layers: nn.Module, noise: float = 0.0) -> None:
         super().__init__()
         self.layers = layers
+        self.noise = noise
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation."""
-        mean, raw = self.layers(x).chunk(2, 1)
+        found: Tensor = self.layers(x)
+        if self.noise:
+            return found, torch.full_like(found, self.noise)
+        mean, raw = found.chunk(2, 1)
         return mean, F.softplus(raw)
 
     def draw(self, x: Tensor) -> Tensor:
@@ -90,8 +106,9 @@ class Networks(NamedTuple):
 def perceptrons(settings: BiGANSettings, width: int, last: Sequence[nn.Module] = ()) -> Networks:
     """The networks for data of a width, all perceptrons, the generator ending in layers of its own."""
     hidden, code = settings.hidden, settings.code
-    generator = nn.Sequential(*perceptron([code, *hidden, width], batch_norm=True), *last)
-    encoder = Encoder(perceptron([width, *hidden, 2 * code], batch_norm=True))
+    generator = nn.Sequential(*perceptron([code, *hidden, width], settings.batch_norm), *last)
+    outputs = code if settings.code_noise else 2 * code
+    encoder = Encoder(perceptron([width, *hidden, outputs], settings.batch_norm), settings.code_noise)
     discriminator = perceptron([width + code, *hidden, 1])
     mine = mine_fast.MINE(perceptron([width + code, *hidden, 1]), method="concat")
     return Networks(generator, encoder, discriminator, mine)
@@ -130,6 +147,7 @@ def train_bigan(
         generator_optimizer=generator_optimizer,
         history=history,
     ):
+        set_rate(settings.rate, settings.decay, step / settings.steps, discriminator_optimizer, generator_optimizer)
         x = real(settings.batch)
         code = encoder.draw(x)
         z = torch.randn(settings.batch, settings.code, device=run.device)

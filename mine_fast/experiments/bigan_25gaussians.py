@@ -17,6 +17,7 @@ from mine_fast.experiments.gan import label
 from mine_fast.experiments.gan_plane import target_of
 from mine_fast.experiments.modes import Target, coverage
 from mine_fast.experiments.run import Run, seeded
+from mine_fast.files import save_figure
 
 __all__ = ["EXPERIMENT", "Settings", "reconstruction"]
 
@@ -120,14 +121,14 @@ def compare(folder: Path, runs: Sequence[Metrics]) -> None:
         panel.grid(alpha=0.25)
     axes[0, 0].set_yscale("log")
     axes[0, 0].legend(fontsize="x-small")
-    figure.savefig(folder / "reconstruction.png", dpi=120)
+    save_figure(folder / "reconstruction.png", figure, dpi=120)
 
 
 EXPERIMENT = Experiment(
     "bigan-25gaussians",
     {
         "smoke": Settings(steps=60, looks=3, samples=500, rate=1e-3, hidden=(32, 32)),
-        "quick": Settings(rate=1e-3, hidden=(128, 128)),
+        "quick": Settings(steps=20_000, rate=5e-4, decay=0.5, hidden=(128, 128), batch_norm=False, code_noise=0.1),
         "paper": Settings(),
     },
     run,

@@ -18,6 +18,7 @@ from mine_fast.experiments.experiment import Experiment, Metrics
 from mine_fast.experiments.figures import CYCLE, GREY, panels
 from mine_fast.experiments.gan import label
 from mine_fast.experiments.run import Run, seeded
+from mine_fast.files import save_figure
 from mine_fast.modules import in_mode
 
 __all__ = ["ANCHORS", "EXPERIMENT", "Settings", "reconstruction", "similarity"]
@@ -148,7 +149,7 @@ def compare(folder: Path, runs: Sequence[Metrics]) -> None:
         panel.set(xlabel="step", ylabel=texts[place])
     axes[0, 0].set_ylim(0, None)
     axes[0, 0].legend(fontsize="x-small")
-    figure.savefig(folder / "reconstruction.png", dpi=120)
+    save_figure(folder / "reconstruction.png", figure, dpi=120)
 
 
 EXPERIMENT = Experiment(

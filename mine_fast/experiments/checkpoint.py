@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+
+from mine_fast.files import atomic_path
 
 __all__ = ["load_checkpoint", "save_checkpoint"]
 
@@ -26,7 +27,6 @@ def save_checkpoint(fabric: Fabric, path: Path, step: int, state: Mapping[str, A
         step: steps made.
         state: modules, optimisers, schedulers, generators of torch and numpy, lists and dicts of numbers.
     """
-    temporary = path.with_name(path.name + ".tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     content = {
@@ -36,13 +36,8 @@ def save_checkpoint(fabric: Fabric, path: Path, step: int, state: Mapping[str, A
         "cuda": cuda,
         "state": {name: _state_of(item) for name, item in state.items()},
     }
-    try:
+    with atomic_path(path) as temporary:
         fabric.save(temporary, content)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load_checkpoint(fabric: Fabric, path: Path, state: Mapping[str, Any]) -> int:

@@ -22,6 +22,7 @@ import mine_fast
 from mine_fast.experiments.experiment import Experiment, Metrics
 from mine_fast.experiments.figures import panels
 from mine_fast.experiments.run import Run
+from mine_fast.files import save_figure
 
 __all__ = ["EXPERIMENT", "FUNCTIONS", "Settings", "truth"]
 
@@ -135,7 +136,7 @@ def draw(path: Path, runs: Sequence[Metrics]) -> None:
         panel.set_yticks(range(len(FUNCTIONS)), list(FUNCTIONS))
         panel.set(title=kind, xlabel="sigma")
     figure.colorbar(shown, ax=axes, label="information (nats)")
-    figure.savefig(path, dpi=120)
+    save_figure(path, figure, dpi=120)
 
 
 def compare(folder: Path, runs: Sequence[Metrics]) -> None:

@@ -36,6 +36,7 @@ class GANSettings:
         steps: of the generator, each after one of the discriminator.
         batch: rows per step.
         rate: of Adam, for every network.
+        decay: share of the steps, the last ones, over which the rate falls linearly to 0.
         noise: dimensions of the noise, uniform in [-1, 1].
         code: dimensions of the code, uniform in [-1, 1].
         betas: weight of the information in each arm.
@@ -46,7 +47,8 @@ class GANSettings:
     steps: int = 10_000
     batch: int = 100
     rate: float = 1e-4
-    noise: int = 2
+    decay: float = 0.0
+    noise: int = 8
     code: int = 2
     betas: tuple[float, ...] = (0.0, 1.0)
     looks: int = 10
@@ -86,6 +88,20 @@ def two_optimizers(
         for parameters in (of_discriminator, of_others)
     )
     return first, second
+
+
+def set_rate(rate: float, decay: float, done: float, *optimizers: torch.optim.Optimizer) -> None:
+    """Give optimizers the rate of a moment: constant, then over the last share of the training linearly down to 0.
+
+    Args:
+        rate: before it falls.
+        decay: that share.
+        done: of the training.
+        optimizers: that get it.
+    """
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate * min(1.0, (1 - done) / decay) if decay else rate
 
 
 def steps_to_look(steps: int, looks: int) -> set[int]:
@@ -149,6 +165,7 @@ def train_gan(
         generator_optimizer=generator_optimizer,
         history=history,
     ):
+        set_rate(settings.rate, settings.decay, step / settings.steps, discriminator_optimizer, generator_optimizer)
         x = real(settings.batch)
         z = inputs(settings, settings.batch, run.device)
         x_fake = generator(z)

@@ -14,6 +14,7 @@ from mine_fast.experiments.gan import GANSettings, Networks, label, sample, trai
 from mine_fast.experiments.modes import Target, coverage, grid, spiral
 from mine_fast.experiments.networks import perceptron
 from mine_fast.experiments.run import Run
+from mine_fast.files import save_figure
 
 __all__ = ["GAUSSIANS", "SPIRAL", "Settings", "target_of"]
 
@@ -24,12 +25,14 @@ class Settings(GANSettings):
 
     Attributes:
         targets: of "VEEGAN grid", "mine-pytorch grid" and "spiral".
-        generator: widths of its hidden layers, with batch normalisation.
+        generator: widths of its hidden layers.
+        batch_norm: in the generator.
         discriminator: widths of its hidden layers and of the critic's.
     """
 
     targets: tuple[str, ...] = ()
     generator: tuple[int, ...] = (500, 500)
+    batch_norm: bool = True
     discriminator: tuple[int, ...] = (400, 400, 400)
 
 
@@ -40,7 +43,8 @@ def target_of(name: str) -> Target:
         ValueError: there is none.
     """
     targets = {
-        "VEEGAN grid": lambda: grid(2.0, 0.05),
+        # Spacing 2 and sigma 0.05, divided by 4: networks take steps of the size of their data.
+        "VEEGAN grid": lambda: grid(0.5, 0.0125),
         # 3 * 1.41 sigma apart, scaled to standard deviation 1.
         "mine-pytorch grid": lambda: grid(4.23 / (1 + 2 * 4.23**2) ** 0.5, 1 / (1 + 2 * 4.23**2) ** 0.5),
         "spiral": spiral,
@@ -53,7 +57,7 @@ def target_of(name: str) -> Target:
 def train(run: Run[Settings], target: Target, beta: float) -> list[Metrics]:
     """One arm: how its samples cover the modes, look by look, and some of them to draw."""
     settings = run.settings
-    generator = perceptron([settings.noise + settings.code, *settings.generator, 2], batch_norm=True)
+    generator = perceptron([settings.noise + settings.code, *settings.generator, 2], settings.batch_norm)
     discriminator = perceptron([2, *settings.discriminator, 1])
     mine = mine_fast.MINE(perceptron([2 + settings.code, *settings.discriminator, 1]), method="concat")
     networks = Networks(run.on_device(generator), run.on_device(discriminator), run.on_device(mine))
@@ -120,7 +124,7 @@ def compare(folder: Path, runs: Sequence[Metrics]) -> None:
             panel.set(xlabel="step", ylabel=f"{name}: {measure}")
             panel.grid(alpha=0.25)
         axes[row, 0].legend(fontsize="x-small")
-    figure.savefig(folder / "coverage.png", dpi=120)
+    save_figure(folder / "coverage.png", figure, dpi=120)
 
 
 def _experiment(name: str, *targets: str) -> Experiment[Settings]:
@@ -128,7 +132,15 @@ def _experiment(name: str, *targets: str) -> Experiment[Settings]:
         "smoke": Settings(
             targets=targets, steps=60, looks=3, samples=500, rate=1e-3, generator=(32, 32), discriminator=(32, 32)
         ),
-        "quick": Settings(targets=targets, rate=1e-3, generator=(128, 128), discriminator=(128, 128)),
+        "quick": Settings(
+            targets=targets,
+            steps=20_000,
+            rate=2e-3,
+            decay=0.5,
+            batch_norm=False,
+            generator=(128, 128),
+            discriminator=(128, 128),
+        ),
         "paper": Settings(targets=targets),
     }
     return Experiment(name, presets, run, compare)

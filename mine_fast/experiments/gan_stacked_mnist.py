@@ -26,6 +26,7 @@ from mine_fast.experiments.figures import CYCLE, GREY, panels
 from mine_fast.experiments.gan import GANSettings, Networks, label, sample, train_gan
 from mine_fast.experiments.modes import kl_from_uniform
 from mine_fast.experiments.run import Run
+from mine_fast.files import save_figure
 
 __all__ = ["ANCHORS", "EXPERIMENT", "Settings", "stack_modes"]
 
@@ -177,7 +178,7 @@ def compare(folder: Path, runs: Sequence[dict[str, Any]]) -> None:
         panel.set(xlabel="step", ylabel={"modes": "modes of 1000", "KL": "KL from uniform (nats)"}[measure])
         panel.set_ylim(*((0, 1050) if measure == "modes" else (0, math.log(1000))))
     axes[0, 0].legend(fontsize="x-small", loc="center left")
-    figure.savefig(folder / "modes.png", dpi=120)
+    save_figure(folder / "modes.png", figure, dpi=120)
 
 
 EXPERIMENT = Experiment(

@@ -22,6 +22,7 @@ from mine_fast.experiments.experiment import Experiment, Metrics
 from mine_fast.experiments.figures import BLACK, BLUE, GREEN, ORANGE, PURPLE, panels
 from mine_fast.experiments.ksg import ksg
 from mine_fast.experiments.run import Run
+from mine_fast.files import save_figure
 
 __all__ = ["EXPERIMENT", "Settings", "truth"]
 
@@ -134,7 +135,7 @@ def draw_values(path: Path, runs: Sequence[Metrics]) -> None:
         panel.grid(alpha=0.25)
     axes[0, 0].set_ylabel("information (nats)")
     axes[0, 0].legend(fontsize="x-small")
-    figure.savefig(path, dpi=120)
+    save_figure(path, figure, dpi=120)
 
 
 def draw_convergence(run: Run[Settings], points: dict[tuple[int, float], Any]) -> None:

@@ -31,6 +31,7 @@ from mine_fast.experiments.data import Digits, mnist
 from mine_fast.experiments.experiment import Experiment, Metrics
 from mine_fast.experiments.figures import BLUE, CYCLE, GREY, ORANGE, panels
 from mine_fast.experiments.run import Run
+from mine_fast.files import save_figure
 
 __all__ = ["EXPERIMENT", "Settings", "reversed_gradient", "sampled_information"]
 
@@ -330,7 +331,7 @@ def compare(folder: Path, runs: Sequence[Metrics]) -> None:
     panel.set_xlabel(f"test error (%), {len(runs)} seeds")
     panel.grid(alpha=0.25)
     panel.legend(fontsize="small")
-    figure.savefig(folder / "errors.png", dpi=120)
+    save_figure(folder / "errors.png", figure, dpi=120)
 
 
 EXPERIMENT = Experiment(

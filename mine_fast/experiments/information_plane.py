@@ -36,6 +36,7 @@ import mine_fast
 from mine_fast.experiments.experiment import Experiment, Metrics
 from mine_fast.experiments.figures import panels
 from mine_fast.experiments.run import Run
+from mine_fast.files import save_figure
 
 __all__ = ["EXPERIMENT", "Settings", "Task", "exact_information", "sphere_task"]
 
@@ -245,7 +246,7 @@ def draw(path: Path, networks: Metrics) -> None:
     for panel in axes[:, 0]:
         panel.set_ylabel("I(Y;T) (bits)")
     figure.colorbar(shown, ax=axes, label="epoch")
-    figure.savefig(path, dpi=120)
+    save_figure(path, figure, dpi=120)
 
 
 def draw_plane(panel: Axes, history: Sequence[Metrics], estimated: bool) -> PathCollection:

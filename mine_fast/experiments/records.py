@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from mine_fast.files import write_text
+
 __all__ = ["aggregate", "plain", "read_json", "write_json"]
 
 
@@ -34,9 +36,7 @@ def plain(value: Any) -> Any:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a file that is, whenever something stops the writing, the old one or the new one."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(plain(value), indent=1, allow_nan=False) + "\n")
-    temporary.replace(path)
+    write_text(path, json.dumps(plain(value), indent=1, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:

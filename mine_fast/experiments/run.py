@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from mine_fast.experiments.checkpoint import load_checkpoint, save_checkpoint
 from mine_fast.experiments.records import plain, read_json, write_json
+from mine_fast.files import save_figure
 
 __all__ = ["Run", "seeded"]
 
@@ -153,7 +154,7 @@ class Run(Generic[Settings]):
     def save_figure(self, name: str, figure: Figure) -> Path:
         """Write a figure to `folder`/name.png and let go of what it drew."""
         path = self.folder / f"{name}.png"
-        figure.savefig(path, dpi=120)
+        save_figure(path, figure, dpi=120)
         figure.clear()
         return path
 

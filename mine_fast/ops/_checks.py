@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 
 import torch
@@ -23,6 +24,12 @@ def check_number(name: str, value: object) -> None:
         return
     if isinstance(value, bool) or not isinstance(value, (numbers.Real, torch.SymFloat)):
         raise TypeError(f"{name} must be a number, got {describe(value)}")
+
+
+def check_slope(value: object) -> None:
+    check_number("slope", value)
+    if type(value) is float and not math.isfinite(value):
+        raise ValueError(f"slope must be finite, got {value}")
 
 
 def check_key(key: Tensor) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mine_fast import all_pairs_tiles
-from mine_fast.ops._checks import check_floating, check_number, check_two_dimensional
+from mine_fast.ops._checks import check_floating, check_slope, check_two_dimensional
 from mine_fast.ops._dispatch import (
     autocast_enabled,
     backward_kernel,
@@ -198,7 +198,7 @@ def _activations(
         slope = [0.01 if name == "leaky_relu" else 1.0 for name in names]
     slopes = list(slope) if isinstance(slope, Sequence) else [slope] * hidden
     for value in slopes:
-        check_number("slope", value)
+        check_slope(value)
     if len(names) != hidden or len(slopes) != hidden:
         raise ValueError(
             f"activation and slope must have one entry for each of the {hidden} hidden layers, got {len(names)} and "
@@ -249,17 +249,8 @@ def _array(rows: Tensor) -> np.ndarray:
 
 
 @torch.library.register_fake("mine_fast::all_pairs")
-def _(
-    x_part: Tensor,
-    y_part: Tensor,
-    later: list[Tensor],
-    activations: list[int],
-    slopes: list[float],
-    log_ema: Tensor,
-    alpha: float,
-    loss: int,
-    with_gradient: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _(x_part: Tensor, y_part: Tensor, later: list[Tensor], *rest: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    _, _, log_ema, _, _, with_gradient = rest
     size = sum(t.numel() for t in (x_part, y_part, *later)) if with_gradient else 0
     return log_ema.new_empty(()), log_ema.new_empty(()), log_ema.new_empty(3), x_part.new_empty(size)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mine_fast.ops._checks import check_floating, check_number, check_shuffles, check_two_dimensional
+from mine_fast.ops._checks import check_floating, check_shuffles, check_slope, check_two_dimensional
 from mine_fast.ops._dispatch import (
     autocast_enabled,
     backward_kernel,
@@ -71,7 +71,7 @@ def paired_first_layer(
         raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
     if slope is None:
         slope = 0.01 if activation == "leaky_relu" else 1.0
-    check_number("slope", slope)
+    check_slope(slope)
     code = ACTIVATIONS.index(activation)
     if in_eager_mode(x):
         if needs_gradient(x, y, weight, bias):

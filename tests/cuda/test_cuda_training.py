@@ -154,3 +154,15 @@ def test_fit_by_replayed_graphs_is_fit_by_steps(separable: bool) -> None:
     mine = mine_fast.MINE(critic.cuda(), method=None if separable else "concat")
     results = [mine.fit(x, y, seed=4, steps=95, folds=2, engine=engine) for engine in ("graph", "torch")]
     assert results[0].mi == pytest.approx(results[1].mi, abs=1e-3)
+
+
+def test_estimates_that_train_as_one_stack_are_those_made_alone() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, noise = torch.randn(2, 3, 400, 1, generator=generator).cuda()
+    pairs = list(zip(x, x + noise, strict=True))
+    settings = dict(steps=60, folds=2, evaluate_every=30)
+    together = mine_fast.estimate_many(pairs, **settings)
+    for pair, found in zip(pairs, together, strict=True):
+        for engine in ("torch", "graph"):
+            alone = mine_fast.estimate(*pair, engine=engine, **settings)
+            assert found.mi == pytest.approx(alone.mi, abs=0.1 * alone.stderr)

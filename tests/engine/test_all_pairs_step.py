@@ -130,7 +130,7 @@ BAD = [
     (dict(y_part=np.zeros((6, 4), np.float32)), ValueError, "as many rows, got 5 and 6"),
     (dict(x_part=np.zeros((1, 4), np.float32), y_part=np.zeros((1, 4), np.float32)), ValueError, "at least 2 rows"),
     (dict(later=np.zeros(4, np.float32)), ValueError, r"later must be \[5\]"),
-    (dict(threads=-1), ValueError, "threads must not be negative"),
+    (dict(threads=-1), ValueError, "threads must be at least 1 and at most 1024, or 0"),
     (dict(loss=3), ValueError, "loss must be"),
     (dict(kernel="sse"), ValueError, "kernel must be one of"),
 ]

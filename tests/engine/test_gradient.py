@@ -137,3 +137,45 @@ def test_scores(case, kernel, shape):
     with torch.no_grad():
         wanted = made.torch.scores(made.x.double(), made.y.double()).numpy()
     np.testing.assert_allclose(made.engine.score(*made.arrays), wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_scores_of_partners(case, kernel, shape):
+    made = case(**shape, rows=150)
+    made.engine.set_kernel(kernel)
+    partner = torch.randint(150, (3, 150), generator=torch.Generator().manual_seed(0))
+    x, y = made.x.double(), made.y.double()
+    with torch.no_grad():
+        wanted = np.stack([made.torch.scores(x, y[row]).numpy() for row in partner])
+    found = made.engine.score(*made.arrays, partner=partner.numpy())
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("partner", "message"),
+    [
+        (np.zeros((2, 40)), "int64"),
+        (np.zeros(50, np.int64), r"partner must be \[shuffles, 50\]"),
+        (np.zeros((2, 49), np.int64), r"partner must be \[shuffles, 50\]"),
+        (np.full((2, 50), 50), "rows from 0 to 49"),
+        (np.full((2, 50), -1), "rows from 0 to 49"),
+    ],
+)
+def test_partners_that_are_none(case, engine_module, partner, message):
+    made = case(rows=50)
+    with pytest.raises(ValueError, match=message):
+        made.engine.score(*made.arrays, partner=partner)
+    with pytest.raises(ValueError, match=message):
+        engine_module.factor_scores(made.x.numpy(), made.x.numpy(), partner)
+
+
+@pytest.mark.parametrize("width", [1, 7, 8, 34])
+def test_scores_by_factors(engine_module, width):
+    f, g = torch.randn(2, 60, width, generator=torch.Generator().manual_seed(width))
+    partner = torch.randint(60, (4, 60), generator=torch.Generator().manual_seed(1))
+    found = engine_module.factor_scores(f.numpy(), g.numpy(), partner.numpy())
+    wanted = (f.double() @ g.double().T).gather(1, partner.T).T
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+    assert engine_module.factor_scores(f.numpy(), g.numpy(), partner[:0].numpy()).shape == (0, 60)
+    with pytest.raises(ValueError, match=r"f and g must be \[n, k\] both"):
+        engine_module.factor_scores(f.numpy(), g[1:].numpy(), partner.numpy())

@@ -166,6 +166,16 @@ def test_scores(towers, kernel, rows):
     np.testing.assert_allclose(made.engine.score(*made.arrays), wanted, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("rows", [2, 128, 300])
+def test_scores_of_partners(towers, kernel, rows):
+    made = towers(rows=rows)
+    made.engine.set_kernel(kernel)
+    partner = torch.randint(rows, (3, rows), generator=torch.Generator().manual_seed(0))
+    wanted = made.scores(made.x, made.y).detach().gather(1, partner.T).T.numpy()
+    found = made.engine.score(*made.arrays, partner=partner.numpy())
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+
 def test_a_run_is_determined_by_its_state(towers):
     whole, parts = towers(), towers()
     kept = dict(batch_size=32, learning_rates=1e-2, averaging=0.9)

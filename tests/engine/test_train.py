@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -264,6 +266,15 @@ BAD = [
     (dict(betas=(1.0, 0.9)), ValueError, "betas must be in"),
     (dict(averaging=1.0), ValueError, r"averaging must be in \[0, 1\) or None, got 1.0"),
     (dict(max_grad_norm=0.0), ValueError, "max_grad_norm must be positive"),
+    (dict(learning_rates=float("nan")), ValueError, "learning_rates must be finite and not negative, got nan"),
+    (
+        dict(learning_rates=np.array([0.1, -0.1])),
+        ValueError,
+        "learning_rates must be finite and not neg",
+    ),
+    (dict(shuffles=2**40), ValueError, "shuffles must be at most 2147483647"),
+    (dict(threads=2000), ValueError, "threads must be at least 1 and at most 1024, or 0"),
+    (dict(x=np.broadcast_to(np.float32(0), (2**40, 2))), MemoryError, ""),
 ]
 
 
@@ -287,6 +298,11 @@ def test_bad_arguments_are_named(case, change, error, message):
         (dict(loss=3), "loss must be"),
         (dict(alpha=0.0), "alpha must be"),
         (dict(x_width=0), "x_width and y_width must be at least 1"),
+        (dict(x_width=2**62, y_width=2**62), "x_width and y_width must be at most"),
+        (dict(hidden=[2**32, 2**32]), "hidden widths must be at most"),  # whose product is 0 in 64 bits
+        (dict(hidden=[2**30, 2**30]), "the layers have more than 1099511627776 parameters"),
+        (dict(slopes=[0.0, float("nan")]), "slopes must be finite"),
+        (dict(noise=[float("inf"), 0.0]), "noise must not be negative, and finite"),
     ],
     ids=str,
 )
@@ -302,3 +318,77 @@ def test_bad_settings_are_named(engine_module, change, message):
 def test_unknown_kernel_is_named(case):
     with pytest.raises(ValueError, match=r"kernel must be one of .*portable, got 'sse9'"):
         case().engine.set_kernel("sse9")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("adam_step", -1), ("average_updates", -1), ("position", -1), ("position", 2**62), ("log_ema", float("nan"))],
+)
+def test_a_state_that_no_run_leaves_is_refused(case, name, value):
+    made = case()
+    with pytest.raises(ValueError, match=f"{name} must be in "):
+        setattr(made.engine, name, value)
+
+
+def test_an_engine_without_its_constructor_is_none(engine_module):
+    empty = engine_module.Engine.__new__(engine_module.Engine)
+    with pytest.raises(TypeError, match="incompatible function arguments"):
+        _ = empty.parameters
+    with pytest.raises(TypeError, match="incompatible function arguments"):
+        empty.train(np.zeros((2, 1), np.float32), np.zeros((2, 1), np.float32), 1, 2)
+
+
+def test_rows_between_the_boundaries_of_floats(case):
+    """np.frombuffer of a file with a header of odd length gives such arrays."""
+    made, twin = case(), case()
+    x, y = made.arrays
+    memory = np.zeros(x.nbytes + 1, np.uint8)
+    memory[1:] = np.frombuffer(x.tobytes(), np.uint8)
+    shifted = memory[1:].view(np.float32).reshape(x.shape)
+    assert not shifted.flags.aligned
+    np.testing.assert_array_equal(made.engine.train(shifted, y, 3, 32), twin.engine.train(x, y, 3, 32))
+
+
+def test_a_callback_that_fails_does_not_free_the_engine_for_two(case):
+    """While the callback of one thread runs, another trains: the first one's error must not end the second's claim."""
+    made = case(rows=500, hidden=(50, 50))
+    second = threading.Thread(target=lambda: made.engine.train(*made.arrays, 3000, 500, 1, 1e-4))
+
+    def callback(step):
+        second.start()
+        while True:  # until the other one computes
+            try:
+                _ = made.engine.offset
+            except RuntimeError:
+                raise ValueError("of the callback") from None
+
+    with pytest.raises(ValueError, match="of the callback"):
+        made.engine.train(*made.arrays, 5, 500, 1, 1e-4, callback=callback, callback_every=1)
+    with pytest.raises(RuntimeError, match="computing in another thread"):
+        _ = made.engine.parameters
+    second.join()
+    assert made.engine.adam_step == 3001
+
+
+FEW_THREADS = """
+import resource
+import numpy as np
+from mine_fast import _engine
+
+engine = _engine.Engine(1, 1, [8], [1], [0.1], [0.0], 0, 0.1, 0)
+rows = np.ones((2000, 1), np.float32)
+with open("/proc/self/statm") as file:
+    used = int(file.read().split()[0]) * 4096
+resource.setrlimit(resource.RLIMIT_AS, (used + (200 << 20),) * 2)  # which a thread's stack takes 8 MB of
+try:
+    engine.train(rows, rows, 1, 2000, threads=1000)
+except (RuntimeError, MemoryError) as error:
+    print(type(error).__name__)
+print(engine.train(rows, rows, 1, 2000, threads=2).shape)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs Linux")
+def test_no_more_threads_to_have_is_an_error_and_not_the_end():
+    result = subprocess.run([sys.executable, "-c", FEW_THREADS], capture_output=True, text=True)
+    assert (result.returncode, result.stdout.split("\n")[1:]) == (0, ["(1,)", ""]), result

@@ -70,6 +70,16 @@ def test_an_encoder_has_noise_of_its_own():
     torch.testing.assert_close(draws.std(0, keepdim=True), sd, atol=0, rtol=0.03)
 
 
+def test_the_noise_of_an_encoder_can_be_given():
+    torch.manual_seed(0)
+    encoder = perceptrons(BiGANSettings(code=2, hidden=(8,), batch_norm=False, code_noise=0.25), 5).encoder
+    x = torch.randn(1, 5)
+    mean, sd = encoder(x)
+    assert mean.shape == (1, 2)
+    assert (sd == 0.25).all()
+    torch.testing.assert_close((encoder.draw(x.expand(20_000, -1)) - mean).std(0), sd[0], atol=0, rtol=0.03)
+
+
 def test_networks():
     networks = perceptrons(BiGANSettings(code=3, hidden=(8,)), 5, [nn.Tanh()])
     x, z = torch.randn(6, 5), torch.randn(6, 3)

@@ -122,7 +122,7 @@ def test_files(tmp_path):
     rows = (tmp_path / "seed-0" / "logs" / "version_0" / "metrics.csv").read_text()
     assert "first arm/loss" in rows
     assert list((tmp_path / "seed-0" / "logs").rglob("events.out.tfevents*"))
-    assert not list(tmp_path.rglob("*.tmp"))
+    assert not list(tmp_path.rglob(".mine-fast-*"))
     assert not list(tmp_path.rglob("*.pt"))
 
 

@@ -1,0 +1,116 @@
+"""Choosing the step of a training: its bound on validation rows, and the weights that did best there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from mine_fast.data import PairSource
+from mine_fast.errors import DivergenceError
+from mine_fast.evaluation import ESTIMATE_TAIL_ROWS, HeldOutScores, held_out_scores, influence_variance
+from mine_fast.modules import copied_state
+from mine_fast.pair_scoring import PairScorer
+
+if TYPE_CHECKING:
+    from mine_fast.loss import DVLoss
+    from mine_fast.training import TrainingSettings
+
+__all__ = ["FoldHistory", "Selection"]
+
+
+@dataclass
+class FoldHistory:
+    """The curves of one fold, in nats: steps at which they were read, bound on training batches and on validation.
+
+    `late_gain` is what the last reading on validation is above the best one of the first three quarters of the steps,
+    and `late_gain_variance` its variance from the sampling of the rows, which both readings share. 0 where nothing was
+    read between a quarter of the steps and three.
+    """
+
+    steps: list[int] = field(default_factory=list)
+    train: list[float] = field(default_factory=list)
+    validation: list[float] = field(default_factory=list)
+    late_gain: float = 0.0
+    late_gain_variance: float = 0.0
+
+
+class Selection:
+    """Reads a critic off validation rows while it trains, and keeps its best weights.
+
+    Args:
+        mine: the loss module that trains.
+        score: by its critic.
+        source: the rows.
+        rows: int64, those to choose on.
+        settings: see `TrainingSettings`.
+        seed: of the shuffles.
+        level: see `held_out_scores`.
+        progress: called with (steps done, bound) at every reading.
+    """
+
+    def __init__(
+        self,
+        mine: DVLoss,
+        score: PairScorer,
+        source: PairSource,
+        rows: Tensor,
+        settings: TrainingSettings,
+        seed: int,
+        level: Callable[[Tensor], Tensor] | None = None,
+        progress: Callable[[int, float], None] | None = None,
+    ) -> None:
+        self.mine, self.score, self.source, self.rows = mine, score, source, rows
+        self.settings, self.seed, self.level, self.progress = settings, seed, level, progress
+        # Beyond some thousand pairs it is the rows that make a validation uncertain.
+        self.shuffles = min(8, max(2, 8000 // rows.numel()))
+        self.history = FoldHistory()
+        self.best_bound, self.best_state = -math.inf, copied_state(mine)
+        self.early: HeldOutScores | None = None  # the best of the first three quarters
+
+    def read(self, step: int, train: float) -> None:
+        """Read the bound of the weights that the module holds now.
+
+        Args:
+            step: steps made.
+            train: the bound on the batches since the last reading.
+
+        Raises:
+            DivergenceError: one of the two is not finite.
+        """
+        settings, history = self.settings, self.history
+        self.mine.eval()
+        scores = held_out_scores(self.score, self.source, self.rows, self.seed, self.shuffles, self.level)
+        scores = scores.limited(ESTIMATE_TAIL_ROWS)
+        bound = scores.dv_bound()
+        if not math.isfinite(bound) or (step > 0 and not math.isfinite(train)):
+            raise DivergenceError(
+                f"training diverged before step {step}: the bound is {train:g} on the batches and {bound:g} on "
+                f"the validation rows; lower learning_rate (now {settings.learning_rate:g}) or scale the inputs"
+            )
+        if step <= 0.75 * settings.steps and bound > self.best_bound:
+            self.early = scores
+        if bound > self.best_bound:
+            self.best_bound, self.best_state = bound, copied_state(self.mine)
+        if (
+            step == settings.steps
+            and self.early is not None
+            and any(0.25 * step <= read <= 0.75 * step for read in history.steps)
+        ):
+            history.late_gain = bound - self.early.dv_bound()
+            history.late_gain_variance = influence_variance(scores.influence() - self.early.influence())
+        self.mine.train()
+        history.steps.append(step)
+        history.train.append(train)
+        history.validation.append(bound)
+        if self.progress is not None:
+            self.progress(step, bound)
+
+    def take_best(self) -> FoldHistory:
+        """Leave the module with the weights that did best, in evaluation mode; the curves."""
+        self.mine.load_state_dict(self.best_state)
+        self.mine.eval()
+        return self.history

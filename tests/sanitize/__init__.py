@@ -1,0 +1,1 @@
+"""Sanitizers on the CPU library; see `python -m tests.sanitize --help`."""
