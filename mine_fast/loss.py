@@ -113,7 +113,7 @@ class DVLoss(nn.Module):
             seed = int(torch.randint(2**62, (), device="cpu"))
         self.register_buffer("log_ema", torch.tensor(-math.inf, dtype=torch.float32))
         self.register_buffer("shuffle_key", ops.shuffle_key(seed))
-        self.register_buffer("format_version", torch.tensor(STATE_FORMAT, device="cpu"))
+        self.register_buffer("format_version", torch.tensor(STATE_FORMAT))
         self.register_buffer("_evaluation_shuffle", torch.tensor([0, 1 << 62]), persistent=False)
 
     def extra_repr(self) -> str:

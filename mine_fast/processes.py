@@ -126,8 +126,8 @@ class Processes:
             yield
         except RuntimeError as error:  # the base of dist.DistError; gloo raises it as it is
             raise RuntimeError(
-                f"rank {self.rank} of {self.size} waited in vain for the others: one of them has ended, or has not "
-                f"made the same call within the timeout of the process group ({error})"
+                f"rank {self.rank} of {self.size} could not meet the other processes: one of them has ended, or has "
+                f"not made the same call within the timeout of the process group; torch says: {error}"
             ) from error
 
 

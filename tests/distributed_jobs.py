@@ -330,7 +330,7 @@ def oddities(rank: int) -> dict:
     """What may go wrong, in all processes or in one, without the others waiting for ever."""
     found: dict[str, Any] = {
         (loss, extreme): spread_product(loss, *extreme_rows(rank, extreme))
-        for loss in ("mine", "mine_biased", "smile", "infonce")
+        for loss in ("mine", "smile", "infonce")
         for extreme in EXTREMES
     }
     # Marginal scores without any weight, in the second process.
