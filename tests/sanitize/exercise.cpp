@@ -159,7 +159,10 @@ int planted(const char* fault) {
     ThreadPool pool(4);
     int64_t count = 0;
     pool.run([&](int64_t) {
-      for (int i = 0; i < 1000; ++i) ++count;
+      for (int i = 0; i < 1000; ++i) {  // long enough that another thread starts before this one ends
+        ++count;
+        std::this_thread::yield();
+      }
     });
     return count == 4000 ? 0 : 1;
   }
