@@ -54,8 +54,11 @@ def many_together(seed: int) -> list[float]:
     return [r.mi for r in mine_fast.estimate_many([sample(seed), sample(seed + 1)], seed=seed, **SMALL)]
 
 
-def test_four_threads_find_what_each_finds_alone(restore_threads):
-    torch.set_num_threads(2)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_four_threads_find_what_each_finds_alone(threads, restore_threads):
+    """With one thread of torch to the bit. With two to rounding: `estimate` and `estimate_many` set torch to one while
+    their own threads work, which the matrix products of the whole process obey, and add up in another order."""
+    torch.set_num_threads(threads)
 
     def work() -> list[Callable[[], object]]:
         """Modules are made beforehand: a new one draws its weights from the generator that dropout draws from."""
@@ -67,11 +70,11 @@ def test_four_threads_find_what_each_finds_alone(restore_threads):
         return fits
 
     alone = [fit() for fit in work()]
-    # A thread has torch's number of threads from when it starts, and with another one its products round otherwise.
-    with ThreadPoolExecutor(4, initializer=torch.set_num_threads, initargs=(2,)) as pool:
+    with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lambda fit: fit(), work()))
-    assert together == alone
-    assert torch.get_num_threads() == 2
+    for one, other in zip(together, alone, strict=True):
+        assert one == other if threads == 1 else one == pytest.approx(other, rel=1e-3, abs=1e-3)
+    assert torch.get_num_threads() == threads
 
 
 def test_one_module_scores_in_four_threads():
@@ -127,8 +130,9 @@ def test_workers_serve_the_rows_of_an_estimate(start):
     assert torch.equal(y, torch.stack([y for _, y in alone]))
 
 
-def test_a_fork_in_the_middle_of_another_fit_does_not_hang():
+def test_a_fork_in_the_middle_of_another_fit_does_not_hang(restore_threads):
     """What a thread of the parent holds, nobody lets go in the child."""
+    torch.set_num_threads(1)  # threads of torch's own do not survive a fork either; the loader's workers have one, too
     held, done = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -142,16 +146,16 @@ def test_a_fork_in_the_middle_of_another_fit_does_not_hang():
     try:
         context = multiprocessing.get_context("fork")
         queue = context.SimpleQueue()
-        torch.set_num_threads(torch.get_num_threads())
         child = context.Process(target=lambda: queue.put(by_torch_with_dropout(1)), daemon=True)
         child.start()
-        child.join(60)
+        child.join(120)
         hangs = child.is_alive()
         child.kill()
     finally:
         done.set()
         thread.join()
     assert not hangs
+    assert child.exitcode == 0
     assert queue.get() == by_torch_with_dropout(1)
 
 

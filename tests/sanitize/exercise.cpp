@@ -12,6 +12,7 @@
 #include "../../csrc/engine/concat_critic.h"
 #include "../../csrc/engine/engine.h"
 #include "../../csrc/engine/separable_critic.h"
+#include "../../csrc/shuffle.h"
 
 using namespace mine_fast;
 using namespace mine_fast::engine;
@@ -59,18 +60,19 @@ std::unique_ptr<const Critic> critic_of(int kind) {
   return kind == 0 ? concat(kRelu, 0.f) : kind == 1 ? concat(kGelu, 0.2f) : separable();
 }
 
-Engine engine_of(int kind, const Kernels* kernels) {
-  Engine made(critic_of(kind), static_cast<Loss>(kind), 0.1, 7);
-  if (kernels != nullptr) made.kernels = kernels;
-  std::vector<float> flat(made.critic->flat_size());
+std::unique_ptr<Engine> engine_of(int kind, const Kernels* kernels) {
+  auto made = std::make_unique<Engine>(critic_of(kind), static_cast<Loss>(kind), 0.1, 7);
+  if (kernels != nullptr) made->kernels = kernels;
+  std::vector<float> flat(made->critic->flat_size());
   for (size_t i = 0; i < flat.size(); ++i) flat[i] = 0.3f * std::sin(static_cast<float>(i));
-  made.critic->from_flat(flat.data(), made.parameters.data());
+  made->critic->from_flat(flat.data(), made->parameters.data());
   return made;
 }
 
 double trained(int kind, const Kernels* kernels, int64_t shuffles, int64_t threads) {
   static const Sample sample;
-  Engine made = engine_of(kind, kernels);
+  const auto owner = engine_of(kind, kernels);
+  Engine& made = *owner;
   constexpr int64_t kSteps = 3;
   const std::array<double, kSteps> rates{1e-3, 1e-3, 1e-3};
   std::array<double, kSteps> losses{};
@@ -89,7 +91,8 @@ double trained(int kind, const Kernels* kernels, int64_t shuffles, int64_t threa
 // A step that `poll` ends in the middle must leave the threads idle and the engine usable.
 void stopped(int64_t shuffles, int64_t threads) {
   const Sample sample;
-  Engine made = engine_of(0, nullptr);
+  const auto owner = engine_of(0, nullptr);
+  Engine& made = *owner;
   const double rate = 1e-3;
   double loss = 0;
   const TrainOptions options{1, 140, shuffles, &rate, 0.9, 0.999, 1e-8, 0., false, INFINITY, threads, NAN};
@@ -156,7 +159,10 @@ int planted(const char* fault) {
     ThreadPool pool(4);
     int64_t count = 0;
     pool.run([&](int64_t) {
-      for (int i = 0; i < 1000; ++i) ++count;
+      for (int i = 0; i < 1000; ++i) {  // long enough that another thread starts before this one ends
+        ++count;
+        std::this_thread::yield();
+      }
     });
     return count == 4000 ? 0 : 1;
   }
