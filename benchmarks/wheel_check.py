@@ -107,6 +107,8 @@ def main() -> None:
         before = json.loads(path.read_text())
         if before["sha256"] == digest:
             found = [row for row in before["rows"] if row["torch"] not in {new.get("torch") for new in found}] + found
+    # The command that makes these rows, wherever the environments were this time.
+    sys.argv[:] = ["benchmarks/wheel_check.py", "--torch", *(row["torch"].partition("+")[0] for row in found)]
     record.write("wheel", found, **about, needed=needed, same_values=same_values(found))
     for row in found:
         print(

@@ -210,6 +210,7 @@ BAD = [
     (("encoder", "head"), {"every_n_steps": 0}, ValueError, "every_n_steps"),
     (("encoder", "head"), {"every_n_epochs": 1.5}, TypeError, "every_n_epochs"),
     (("encoder", "head"), {"widths": 3}, TypeError, "widths is no setting"),
+    (("encoder", "head"), {"loss": "kl"}, ValueError, "loss must be one of"),
 ]
 
 

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from mine_fast.checks import as_integer
 from mine_fast.column_pairs import without_scores
-from mine_fast.cross_fitting import MINIMUM_ROWS_TO_FIT, training_settings
+from mine_fast.cross_fitting import MINIMUM_ROWS_TO_FIT
 from mine_fast.errors import DivergenceError
 from mine_fast.estimator import estimate
 from mine_fast.integrations.row_sample import RowSample
+from mine_fast.many import make_request
 from mine_fast.result import MIResult
 
 __all__ = ["MutualInfoCallback"]
@@ -36,6 +37,16 @@ def _callback_class() -> Any:
     raise ImportError("MutualInfoCallback needs Lightning: pip install 'mine-fast[lightning]'")
 
 
+#: Of `estimate`, whose other arguments are training settings.
+_DEFAULTS: dict[str, Any] = {
+    "loss": "mine",
+    "alpha": 0.01,
+    "clip": 5.0,
+    "marginals": "shuffle",
+    "n_seeds": 1,
+    "device": None,
+}
+
 Callback: Any = _callback_class()
 
 #: A tensor of a batch: the name of the submodule that gives it out, or a function of (batch, outputs of the step).
@@ -44,6 +55,9 @@ Source = str | Callable[[Any, Any], Tensor]
 
 class MutualInfoCallback(Callback):  # type: ignore[misc]  # of either package
     """Log I(X; Y) of two tensors of a LightningModule, held-out and with its standard error, as it trains.
+
+        information = MutualInfoCallback(x=lambda batch, outputs: batch[0], y="encoder", name="I(X;Z)")
+        Trainer(callbacks=[information]).fit(model, train_loader, validation_loader)
 
     By default the rows come from validation batches, where the weights stand still, and the estimate is made at the end
     of the validation. With `every_n_steps` they are the latest rows of the training batches before that step; weights
@@ -58,8 +72,8 @@ class MutualInfoCallback(Callback):  # type: ignore[misc]  # of either package
             times in a batch; or a function (batch, outputs) -> tensor, outputs being what the step returned. Dimensions
             after the first are flattened.
         y: the same; rows of x and y belong together.
-        every_n_epochs: estimate at every so-manieth validation.
-        every_n_steps: estimate after every so many training batches instead.
+        every_n_epochs: estimate at every n-th validation.
+        every_n_steps: estimate after every n training batches instead.
         rows: how many to keep at most: of a validation a random sample, of the training the latest.
         name: of what is logged; several callbacks need different ones.
         seed: of the sample and the estimate.
@@ -72,11 +86,6 @@ class MutualInfoCallback(Callback):  # type: ignore[misc]  # of either package
 
     Raises:
         ValueError, TypeError: bad arguments; when training begins, a submodule that there is none of.
-
-        from mine_fast.integrations.lightning import MutualInfoCallback
-
-        information = MutualInfoCallback(x=lambda batch, outputs: batch[0], y="encoder", name="I(X;Z)")
-        Trainer(callbacks=[information]).fit(model, train, validation)
     """
 
     def __init__(
@@ -101,8 +110,9 @@ class MutualInfoCallback(Callback):  # type: ignore[misc]  # of either package
         self.rows = as_integer("rows", rows, least=MINIMUM_ROWS_TO_FIT)
         self.name = name
         self.seed = as_integer("seed", seed)
-        of_estimate = ("loss", "alpha", "clip", "marginals", "n_seeds", "device")
-        training_settings({key: value for key, value in settings.items() if key not in of_estimate}, rows=0)
+        of_estimate = {name: settings.get(name, value) for name, value in _DEFAULTS.items()}
+        rest = {name: value for name, value in settings.items() if name not in _DEFAULTS}
+        make_request(**of_estimate, seed=self.seed, settings=rest)  # refuses what estimate would, before hours of work
         self.settings = settings
         self.results: list[tuple[int, MIResult]] = []
         self._validations = self._batches = self._batch_rows = 0
