@@ -49,8 +49,8 @@ class TrainingSettings:
         folds: K of the cross-fitting: K critics, each evaluated on the K-th of the rows that it never saw.
         evaluation_shuffles: derangements of the held-out rows; None: as many as give about 10^6 pairs, 20 to 199.
         engine: "auto" trains by the native engine where it can (see `mine_fast.native`) and by torch elsewhere;
-            "native" or "torch" insist. "graph" replays the steps of a critic on a GPU from a CUDA graph; no GPU has
-            run it yet.
+            "native" or "torch" insist. "graph" replays the steps of a critic on a GPU from a CUDA graph, as "auto" does
+            for the critics that `estimate_many` and its like stack there; no GPU has run either yet.
     """
 
     steps: int = 600

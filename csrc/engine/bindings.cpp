@@ -28,7 +28,7 @@ using IndexArray = py::array_t<int64_t, py::array::c_style>;
 // Rows of y for every row of x, [shuffles, n]; of none given, an array without dimensions.
 IndexArray checked_partner(const py::object& partner, int64_t n) {
   if (partner.is_none()) return IndexArray(std::vector<py::ssize_t>{});
-  require(py::isinstance<IndexArray>(partner), "partner must be a numpy array of int64 or None");
+  require(py::isinstance<py::array_t<int64_t>>(partner), "partner must be a numpy array of int64 or None");
   const auto index = py::array_t<int64_t, py::array::c_style | py::array::forcecast>::ensure(partner);
   require(index.ndim() == 2 && index.shape(1) == n,
           "partner must be [shuffles, " + std::to_string(n) + "], got " + described(index));
