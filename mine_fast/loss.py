@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from mine_fast import ops
 from mine_fast.all_pairs import all_pairs_loss
 from mine_fast.batches import as_rows, check_batch, check_marginal
-from mine_fast.bounds import INFONCE_SHUFFLES, LOSSES, check_clip, fused_name, loss_of_scores
+from mine_fast.bounds import INFONCE_SHUFFLES, LOSSES, check_clip, fused_name, infonce_of_matrix, loss_of_scores
 from mine_fast.checks import as_integer
-from mine_fast.critics import all_scores, call_critic, paired_scores, scores_all_pairs
+from mine_fast.critics import all_scores, call_critic, paired_scores, score_matrix, scores_all_pairs
 from mine_fast.default_critics import MLPCritic, StackedCritic
 from mine_fast.modules import StartingState
 from mine_fast.ops.dv import check_dv_arguments, dv_term
@@ -167,6 +167,8 @@ class DVLoss(nn.Module):
             shuffles = self.shuffles
             if self.loss == "infonce":  # whose candidates are different rows; a row has no more others than that
                 shuffles = min(shuffles, x.shape[0] - 1)
+            if in_one_product and self.loss == "infonce":  # whose candidates of a row are a row of the product
+                return infonce_of_matrix(score_matrix(self.T, x, z)), self.log_ema
             if in_one_product:
                 scores = all_scores(self.T, x, z)
             else:
