@@ -40,6 +40,8 @@ from mine_fast.experiments.run import Run, seeded
 __all__ = ["EXPERIMENT", "Settings", "Task", "exact_information", "sphere_task"]
 
 BITS = 1 / math.log(2)
+#: Between the seeds of two readings, so that no noise comes twice.
+READING_SEEDS = 1_000_003
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
 
@@ -281,7 +283,7 @@ def train(run: Run[Settings], activation: str, task: Task) -> list[Metrics]:
                 loss.backward()
                 optimizer.step()
         if epoch in settings.epochs:
-            with seeded(run.seed):  # the network learns the same however it is read
+            with seeded(READING_SEEDS * (1 + epoch) + run.seed):  # the network learns the same however it is read
                 passes = settings.passes if history else settings.first_passes
                 layers = read_layers(settings, net, critics, task, passes)
             with torch.no_grad():
