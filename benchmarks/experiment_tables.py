@@ -98,14 +98,32 @@ def information_plane(document: dict[str, Any]) -> str:
         for of in found["mean absolute error, bits"]
     ]
     order = found["share of layers that hold less of X than the one before"]
+    planes = "\n\n".join(plane(name, history) for name, history in found["networks"].items())
     return (
         about(document, "Estimates against exact values, bits")
         + "\n\n"
         + table(["", "mean absolute error", "worst error"], rows)
         + f"\n\nReadings with I(Y;T) above I(X;T): {number(found['I(Y;T) above I(X;T)'], 0)} of the exact ones, "
         f"{number(found['estimates out of order'], 0)} of the estimates by three standard errors. Layers that hold no "
-        f"more of X than the layer before, exact: {number(order, 2)} of all."
+        f"more of X than the layer before, exact: {number(order, 2)} of all.\n\n"
+        "Exact value / MINE, bits" + (", means" if "seeds" in document else "") + ":\n\n" + planes
     )
+
+
+def plane(name: str, history: Sequence[dict[str, Any]]) -> str:
+    """What the layers of a network hold, epoch by epoch."""
+
+    def mean(value: Any) -> float:
+        found = value["mean"] if isinstance(value, dict) else value
+        return float(found)
+
+    rows = []
+    for of, digits in (("I(X;T)", 2), ("I(Y;T)", 3)):
+        for layer in range(len(history[0]["layers"])):
+            readings = [moment["layers"][layer] for moment in history]
+            pairs = [(mean(reading[of]), mean(reading[f"{of}, MINE"]["bits"])) for reading in readings]
+            rows.append([f"{of}, layer {layer + 1}", *(f"{a:.{digits}f} / {b:.{digits}f}" for a, b in pairs)])
+    return table([name, *(f"epoch {mean(moment['epoch']):.0f}" for moment in history)], rows)
 
 
 def gan_plane(document: dict[str, Any]) -> str:

@@ -146,6 +146,12 @@ def infonce_loss(scores: Tensor, joint_rows: int) -> Tensor:
     return (_log_mean_exp(candidates) - joint).mean()
 
 
+def infonce_of_matrix(scores: Tensor) -> Tensor:
+    """`infonce_loss` of scores [B, B], the joint ones on the diagonal: the candidates of a row are all rows of z."""
+    scores = scores if scores.dtype == torch.float64 else scores.float()
+    return (torch.logsumexp(scores, 1) - math.log(scores.shape[0]) - scores.diagonal()).mean()
+
+
 def check_clip(clip: object) -> None:
     """Refuse a clip that is no number above 0."""
     if isinstance(clip, bool) or not isinstance(clip, numbers.Real):

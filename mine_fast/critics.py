@@ -28,6 +28,7 @@ __all__ = [
     "critic_layers",
     "explaining",
     "paired_scores",
+    "score_matrix",
     "scores_all_pairs",
 ]
 
@@ -149,6 +150,20 @@ def all_scores(critic: SeparableCritic, x: Tensor, y: Tensor) -> Tensor:
         ValueError, TypeError: a critic that does not fit; see `call_critic`.
     """
     return explaining(lambda critic, method, x, y: critic.all_pairs(x, y), critic, None, x, y)
+
+
+def score_matrix(critic: SeparableCritic, x: Tensor, y: Tensor) -> Tensor:
+    """Scores [B, B] of every row of x with every row of y, the joint ones on the diagonal.
+
+    Raises:
+        ValueError, TypeError: a critic that does not fit; see `call_critic`.
+    """
+
+    def product(critic: SeparableCritic, method: None, x: Tensor, y: Tensor) -> Tensor:
+        f, g = critic.factors(x, y)
+        return f @ g.T
+
+    return explaining(product, critic, None, x, y)
 
 
 def paired_scores(

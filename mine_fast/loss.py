@@ -15,9 +15,9 @@ from mine_fast import ops
 from mine_fast._version import __version__
 from mine_fast.all_pairs import all_pairs_loss
 from mine_fast.batches import as_rows, check_batch, check_marginal
-from mine_fast.bounds import INFONCE_SHUFFLES, LOSSES, check_clip, fused_name, loss_of_scores
+from mine_fast.bounds import INFONCE_SHUFFLES, LOSSES, check_clip, fused_name, infonce_of_matrix, loss_of_scores
 from mine_fast.checks import as_integer
-from mine_fast.critics import all_scores, call_critic, paired_scores, scores_all_pairs
+from mine_fast.critics import all_scores, call_critic, paired_scores, score_matrix, scores_all_pairs
 from mine_fast.default_critics import MLPCritic, StackedCritic
 from mine_fast.describing import describe
 from mine_fast.distributed import distributed_loss
@@ -204,6 +204,8 @@ class DVLoss(nn.Module):
             raise ValueError(
                 f"x and z need at least 2 rows: a batch of {x.shape[0]} cannot be shuffled into marginal pairs"
             )
+        elif self.in_one_product and self.loss == "infonce":  # whose candidates of a row are a row of the product
+            return infonce_of_matrix(score_matrix(self.T, x, z)), self.log_ema
         elif self.in_one_product:
             scores = all_scores(self.T, x, z)
         else:

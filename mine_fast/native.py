@@ -66,7 +66,8 @@ def use_engine(engine: str, obstacle: str | None) -> bool:
 def network_stacks(mine: DVLoss) -> list[nn.Sequential]:
     """The stacks of layers that the critic of a loss module is: one that reads pairs, or two towers; [] if neither."""
     if scores_all_pairs(mine.T, mine.method):
-        return [mine.T.x_tower, mine.T.y_tower]
+        towers = [mine.T.x_tower, mine.T.y_tower]
+        return towers if all(isinstance(tower, nn.Sequential) for tower in towers) else []
     layers = critic_layers(mine.T, mine.method)
     return [] if layers is None else [layers]
 

@@ -31,6 +31,10 @@ class SeparableCritic(nn.Module):
         activation: class of the activation between the layers.
         generator: draws the weights, on the CPU; None is torch's global one.
 
+    Attributes:
+        x_tower, y_tower: x [N, x_width] -> [phi, a] and y [N, y_width] -> [psi, b], both [N, outputs + 1]. Modules of
+            one's own may take their places; the native engine trains perceptrons alone.
+
     Raises:
         ValueError, TypeError: widths that are none; not a class of modules.
 
@@ -41,6 +45,9 @@ class SeparableCritic(nn.Module):
     >>> f.shape, torch.allclose(critic(x, y), (f @ g.T).diagonal(), atol=1e-6)
     (torch.Size([5, 34]), True)
     """
+
+    x_tower: nn.Module
+    y_tower: nn.Module
 
     def __init__(
         self,

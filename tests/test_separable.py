@@ -180,3 +180,31 @@ def test_default_dtype_and_device_do_not_matter():
         made = mine_fast.SeparableCritic(2, 1)
     assert next(made.parameters()).device.type == "cpu"
     assert np.isfinite(made(*data(3)).detach().numpy()).all()
+
+
+class Turned(nn.Module):
+    """A tower that is no perceptron: phi is y turned by a learned angle, its offset minus half its square."""
+
+    def __init__(self):
+        super().__init__()
+        self.angle = nn.Parameter(torch.tensor(0.3))
+
+    def forward(self, y):
+        phi = torch.stack([self.angle.cos() * y[:, 0], self.angle.sin() * y[:, 0]], 1)
+        return torch.cat([phi, -phi.square().sum(1, keepdim=True) / 2], 1)
+
+
+def test_a_tower_of_ones_own_is_trained_in_torch_on_all_pairs():
+    x, y = data(20)
+    made = critic(outputs=2)
+    made.y_tower = Turned()
+    mine = mine_fast.MINE(made, "infonce", marginals="all", seed=0)
+    assert critic_obstacle(mine_fast.MINE(made)) is not None
+    loss = mine(x, y)
+    loss.backward()
+    matrix = torch.stack([made(x, row.expand(20, 1)) for row in y], 1)
+    torch.testing.assert_close(loss, (torch.logsumexp(matrix, 1) - math.log(20) - matrix.diagonal()).mean())
+    assert made.y_tower.angle.grad.abs() > 1e-6
+    before = made.y_tower.angle.item()
+    mine_fast.MINE(made).optimize(x, y, iters=1, batch_size=20)
+    assert made.y_tower.angle.item() != before

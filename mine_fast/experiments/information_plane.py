@@ -35,12 +35,14 @@ from torch.nn import functional as F
 import mine_fast
 from mine_fast.experiments.experiment import Experiment, Metrics
 from mine_fast.experiments.figures import panels
-from mine_fast.experiments.run import Run
+from mine_fast.experiments.run import Run, seeded
 from mine_fast.files import save_figure
 
 __all__ = ["EXPERIMENT", "Settings", "Task", "exact_information", "sphere_task"]
 
 BITS = 1 / math.log(2)
+#: Between the seeds of two readings, so that no noise comes twice.
+READING_SEEDS = 1_000_003
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
 
@@ -52,20 +54,32 @@ class Settings:
         widths: units of the input and the hidden layers.
         epochs: at which the layers are read; training ends with the last.
         noise: standard deviation of what is added to a layer that is read.
-        repeats: rows of an estimate for each of the 4096 inputs, each with noise of its own.
-        steps: of the training of an estimate's networks.
         training_share: of the 4096 inputs.
+        passes: of an estimate's critic over the 4096 inputs, at every reading but the first of its layer.
+        first_passes: at that one.
+        critic_batch: inputs per step of it.
+        critic_rate: of its perceptrons, at its height.
+        table_rate: of the vectors that it learns of every input.
+        psi_width: of the two hidden layers that read t.
+        phi_width: of the hidden layer that reads x.
+        outputs: the length of psi and phi.
     """
 
     activations: tuple[str, ...] = ("tanh", "relu")
     widths: tuple[int, ...] = (12, 10, 7, 5, 4, 3)
-    epochs: tuple[int, ...] = (0, 3, 10, 30, 100, 300, 1000)
+    epochs: tuple[int, ...] = (0, 10, 100, 300, 1000)
     rate: float = 1e-3
     batch: int = 256
     noise: float = 0.1
-    repeats: int = 3
-    steps: int = 600
     training_share: float = 0.85
+    passes: int = 30
+    first_passes: int = 60
+    critic_batch: int = 512
+    critic_rate: float = 1e-2
+    table_rate: float = 0.05
+    psi_width: int = 64
+    phi_width: int = 128
+    outputs: int = 16
 
 
 class Task(NamedTuple):
@@ -148,29 +162,121 @@ def binary_entropy(p: Tensor) -> Tensor:
     return torch.special.entr(p) + torch.special.entr(1 - p)
 
 
-def estimated_information(run: Run[Settings], task: Task, centres: Tensor) -> tuple[Metrics, Metrics]:
-    """I(X;T) and I(Y;T) in bits by `mine_fast.estimate` with their standard errors, from rows of X, Y and T."""
-    settings = run.settings
-    x, p, t = (column.repeat(settings.repeats, *(1,) * (column.ndim - 1)) for column in (task.x, task.p, centres))
-    t = t + settings.noise * torch.randn_like(t)
-    y = (torch.rand(len(p), dtype=torch.double) < p).float()
-    results = [mine_fast.estimate(side, t, seed=run.seed, steps=settings.steps) for side in (x, y)]
-    of_x, of_y = ({"bits": result.bits, "stderr": result.stderr * BITS} for result in results)
+class InputTower(nn.Module):
+    """phi(x) and a(x) of an input that is named by its number: a learned vector of each plus a perceptron of its bits.
+
+    a(x) = -|phi(x)|^2 / 2 + what is learned: a score is, up to a function of t, half the squared distance of psi(t) and
+    phi(x). Where a layer spreads over 50 times its noise, a(x) has to go below -1000, which it would learn too late.
+
+    Args:
+        x: [N, 12].
+        hidden: width of the perceptron, which reads the bits and their products.
+        outputs: the length of phi.
+    """
+
+    bits: Tensor
+
+    def __init__(self, x: Tensor, hidden: int, outputs: int) -> None:
+        super().__init__()
+        first, second = torch.triu_indices(x.shape[1], x.shape[1], offset=1)
+        self.register_buffer("bits", torch.cat([x, x[:, first] * x[:, second]], 1), persistent=False)
+        self.table = nn.Embedding(len(x), outputs + 1)
+        self.perceptron = nn.Sequential(
+            nn.Linear(self.bits.shape[1], hidden), nn.SiLU(), nn.Linear(hidden, outputs + 1)
+        )
+        with torch.no_grad():
+            self.table.weight *= 0.1
+            self.perceptron[-1].weight *= 0.1
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        """[B, outputs + 1] of numbers [B, 1]."""
+        rows = numbers[:, 0].long()
+        phi, offset = (self.table(rows) + self.perceptron(self.bits[rows])).split([self.table.embedding_dim - 1, 1], 1)
+        return torch.cat([phi, offset - phi.square().sum(1, keepdim=True) / 2], 1)
+
+
+def make_critic(settings: Settings, task: Task, width: int) -> mine_fast.MINE:
+    """T(t, x) = psi(t) . phi(x) + a(x) of a layer, trained to find the input of t among all inputs of a batch.
+
+    Of the twelve bits that X may hold, DV on the other pairs of a batch learns little: hardly one in 4096 is near a
+    match. InfoNCE has the match of every t among its candidates; b(t), which it leaves open, is known where T is read.
+    """
+    critic = mine_fast.SeparableCritic(
+        width, 1, hidden=(settings.psi_width, settings.psi_width), outputs=settings.outputs
+    )
+    critic.y_tower = InputTower(task.x, settings.phi_width, settings.outputs)
+    return mine_fast.MINE(critic, loss="infonce", marginals="all")
+
+
+class Channel:
+    """A layer that is read with noise: T of any inputs, as often as one likes, in units of the noise.
+
+    Args:
+        centres: [N, d], activations of all inputs.
+        noise: standard deviation.
+    """
+
+    def __init__(self, centres: Tensor, noise: float) -> None:
+        self.centres = (centres - centres.mean(0)) / noise
+        self.inputs = torch.arange(len(centres), device=centres.device)
+
+    def pairs(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """T [B, d] with noise of its own, and the number [B, 1] of its input."""
+        centres = self.centres[rows]
+        return centres + torch.randn_like(centres), rows[:, None].float()
+
+
+def train_critic(settings: Settings, mine: mine_fast.MINE, channel: Channel, passes: int) -> None:
+    """Go on with a critic for some passes over the inputs, on noise that is new at every step."""
+    table = list(mine.T.y_tower.table.parameters())
+    others = [parameter for parameter in mine.parameters() if parameter is not table[0]]
+    rates = [settings.critic_rate, settings.table_rate]
+    optimizer = torch.optim.Adam([{"params": others}, {"params": table}], fused=True)
+    steps = passes * math.ceil(len(channel.inputs) / settings.critic_batch)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, steps, pct_start=0.1)
+    for _ in range(passes):
+        for rows in channel.inputs[torch.randperm(len(channel.inputs))].split(settings.critic_batch):
+            loss = mine(*channel.pairs(rows))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+
+
+@torch.no_grad()
+def estimated_information(mine: mine_fast.MINE, channel: Channel, p: Tensor) -> tuple[Metrics, Metrics]:
+    """I(X;T) and I(Y;T) in bits with their standard errors, from noise that trained nothing.
+
+    As X is one of N known inputs, b(t) = -log mean_x exp T(t, x) makes the second term of the DV bound 0: what is left
+    is the mean of log q(x|t) N, with q the softmax of the scores over all inputs. q(y|t) = sum_x q(x|t) p(y|x) gives a
+    critic log q(y|t) / p(y) of Y, whose second term is 0 too. Both are lower bounds, whatever the critic.
+    """
+    psi, phi = mine.T.factors(*channel.pairs(channel.inputs))
+    log_q = (psi @ phi.T).log_softmax(1)  # [T, X]
+    one = (log_q.exp() @ p.to(log_q)).clamp(1e-6, 1 - 1e-6).to(p)
+    prior = p.mean()
+    about_x = log_q.diagonal() + math.log(len(log_q))
+    about_y = p * (one / prior).log() + (1 - p) * ((1 - one) / (1 - prior)).log()
+    of_x, of_y = (
+        {"bits": float(values.mean()) * BITS, "stderr": float(values.std()) * BITS / math.sqrt(len(values))}
+        for values in (about_x.double(), about_y)
+    )
     return of_x, of_y
 
 
 def train(run: Run[Settings], activation: str, task: Task) -> list[Metrics]:
     """One network: at each of `epochs`, its errors and what its layers hold."""
     settings = run.settings
-    net = Network(settings.widths, ACTIVATIONS[activation])
+    net = run.on_device(Network(settings.widths, ACTIVATIONS[activation]))
+    critics = run.on_device(nn.ModuleList(make_critic(settings, task, width) for width in settings.widths[1:]))
     optimizer = torch.optim.Adam(net.parameters(), lr=settings.rate)
-    y = (torch.rand(len(task.p), dtype=torch.double) < task.p).long()
+    y = (torch.rand(len(task.p), dtype=torch.double) < task.p.cpu()).long().to(run.device)
     order = torch.randperm(len(y))
     training, test = order.split(
         [round(settings.training_share * len(y)), len(y) - round(settings.training_share * len(y))]
     )
     history: list[Metrics] = []
-    for epoch in run.loop(settings.epochs[-1] + 1, net=net, optimizer=optimizer, history=history):
+    for epoch in run.loop(settings.epochs[-1] + 1, net=net, critics=critics, optimizer=optimizer, history=history):
         if epoch:
             for rows in training[torch.randperm(len(training))].split(settings.batch):
                 loss = F.cross_entropy(net(task.x[rows]), y[rows])
@@ -178,20 +284,29 @@ def train(run: Run[Settings], activation: str, task: Task) -> list[Metrics]:
                 loss.backward()
                 optimizer.step()
         if epoch in settings.epochs:
-            history.append({"epoch": epoch, **read(run, net, task, y, training, test)})
-            run.log(epoch, training_error=history[-1]["training error"], test_error=history[-1]["test error"])
+            with seeded(READING_SEEDS * (1 + epoch) + run.seed):  # the network learns the same however it is read
+                passes = settings.passes if history else settings.first_passes
+                layers = read_layers(settings, net, critics, task, passes)
+            with torch.no_grad():
+                wrong = 100 * (net(task.x).argmax(1) != y).double()
+            errors = {"training error": float(wrong[training].mean()), "test error": float(wrong[test].mean())}
+            history.append({"epoch": epoch, **errors, "layers": layers})
+            run.log(epoch, training_error=errors["training error"], test_error=errors["test error"])
     return history
 
 
-@torch.no_grad()
-def read(run: Run[Settings], net: Network, task: Task, y: Tensor, training: Tensor, test: Tensor) -> Metrics:
-    """Errors in percent, and both informations of every layer, exact and estimated."""
-    wrong = 100 * (net(task.x).argmax(1) != y).double()
-    layers = []
-    for centres in net.layers(task.x):
-        of_x, of_y = exact_information(centres, task.p, run.settings.noise)
-        of_x_estimated, of_y_estimated = estimated_information(run, task, centres)
-        layers.append(
+def read_layers(settings: Settings, net: Network, critics: nn.ModuleList, task: Task, passes: int) -> list[Metrics]:
+    """Both informations of every layer, exact and estimated; a layer's critic goes on from the reading before."""
+    with torch.no_grad():
+        layers = net.layers(task.x)
+    readings = []
+    for mine, centres in zip(critics, layers, strict=True):
+        assert isinstance(mine, mine_fast.MINE)
+        of_x, of_y = exact_information(centres, task.p, settings.noise)
+        channel = Channel(centres, settings.noise)
+        train_critic(settings, mine, channel, passes)
+        of_x_estimated, of_y_estimated = estimated_information(mine, channel, task.p)
+        readings.append(
             {
                 "I(X;T)": of_x,
                 "I(Y;T)": of_y,
@@ -200,12 +315,12 @@ def read(run: Run[Settings], net: Network, task: Task, y: Tensor, training: Tens
                 "spread of activations": float(centres.std(0).mean()),
             }
         )
-    return {"training error": float(wrong[training].mean()), "test error": float(wrong[test].mean()), "layers": layers}
+    return readings
 
 
 def run(run: Run[Settings]) -> Metrics:
     """Both networks; errors of the estimates and the order that data processing asks for over all of their readings."""
-    task = sphere_task()
+    task = Task(*map(run.on_device, sphere_task()))
     networks = {name: run.part(name, partial(train, run, name, task)) for name in run.settings.activations}
     readings = [layer for history in networks.values() for moment in history for layer in moment["layers"]]
     errors = {of: [reading[f"{of}, MINE"]["bits"] - reading[of] for reading in readings] for of in ("I(X;T)", "I(Y;T)")}
@@ -224,15 +339,15 @@ def run(run: Run[Settings]) -> Metrics:
     return metrics
 
 
-def ordered_share(networks: Metrics) -> float:
-    """Adjacent layers whose exact I(X;T) is in the order of data processing."""
+def ordered_share(networks: Metrics) -> float | None:
+    """Adjacent layers whose exact I(X;T) is in the order of data processing; None if there is one layer."""
     pairs = [
         (before["I(X;T)"], after["I(X;T)"])
         for history in networks.values()
         for moment in history
         for before, after in pairwise(moment["layers"])
     ]
-    return float(np.mean([after <= before for before, after in pairs]))
+    return float(np.mean([after <= before for before, after in pairs])) if pairs else None
 
 
 def draw(path: Path, networks: Metrics) -> None:
@@ -268,10 +383,13 @@ def draw_plane(panel: Axes, history: Sequence[Metrics], estimated: bool) -> Path
 EXPERIMENT = Experiment(
     "information-plane",
     {
-        "smoke": Settings(activations=("tanh",), widths=(12, 3), epochs=(0, 20), rate=1e-2, steps=100, repeats=1),
+        "smoke": Settings(activations=("tanh",), widths=(12, 3), epochs=(0, 20), rate=1e-2, passes=10, first_passes=10),
         "quick": Settings(),
         "paper": Settings(
-            epochs=(0, 1, 2, 4, 7, 12, 20, 35, 60, 100, 180, 320, 560, 1000, 1800, 3200), repeats=5, steps=1500
+            epochs=(0, 1, 2, 4, 7, 12, 20, 35, 60, 100, 180, 320, 560, 1000, 1800, 3200),
+            passes=200,
+            first_passes=200,
+            critic_batch=256,
         ),
     },
     run,
