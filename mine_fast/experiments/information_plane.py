@@ -181,12 +181,11 @@ class InputTower(nn.Module):
         first, second = torch.triu_indices(x.shape[1], x.shape[1], offset=1)
         self.register_buffer("bits", torch.cat([x, x[:, first] * x[:, second]], 1), persistent=False)
         self.table = nn.Embedding(len(x), outputs + 1)
-        self.perceptron = nn.Sequential(
-            nn.Linear(self.bits.shape[1], hidden), nn.SiLU(), nn.Linear(hidden, outputs + 1)
-        )
+        last = nn.Linear(hidden, outputs + 1)
+        self.perceptron = nn.Sequential(nn.Linear(self.bits.shape[1], hidden), nn.SiLU(), last)
         with torch.no_grad():
             self.table.weight *= 0.1
-            self.perceptron[-1].weight *= 0.1
+            last.weight *= 0.1
 
     def forward(self, numbers: Tensor) -> Tensor:
         """[B, outputs + 1] of numbers [B, 1]."""

@@ -16,9 +16,9 @@ from mine_fast.checks import as_integer
 from mine_fast.column_pairs import without_scores
 from mine_fast.cross_fitting import MINIMUM_ROWS_TO_FIT
 from mine_fast.errors import DivergenceError
+from mine_fast.estimate_request import make_request
 from mine_fast.estimator import estimate
 from mine_fast.integrations.row_sample import RowSample
-from mine_fast.many import make_request
 from mine_fast.result import MIResult
 
 __all__ = ["MutualInfoCallback"]
