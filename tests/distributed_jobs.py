@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import torch._dynamo  # which DistributedDataParallel imports: once here, not in every process
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel

@@ -280,7 +280,7 @@ def test_one_batch_of_two_rows():
 
 def test_bad_use_is_named():
     x, z = rows_of()
-    with pytest.raises(ValueError, match="marginals must be one of shuffle, all, got 'every'"):
+    with pytest.raises(ValueError, match="marginals must be one of shuffle, global, all, got 'every'"):
         mine_fast.MINE(stack(), marginals="every")
     with pytest.raises(ValueError, match="shuffles must be None with marginals='all'"):
         mine_fast.MINE(stack(), marginals="all", shuffles=2)
