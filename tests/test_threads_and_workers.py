@@ -148,7 +148,7 @@ def test_a_fork_in_the_middle_of_another_fit_does_not_hang(restore_threads):
         queue = context.SimpleQueue()
         child = context.Process(target=lambda: queue.put(by_torch_with_dropout(1)), daemon=True)
         child.start()
-        child.join(120)
+        child.join(300)
         hangs = child.is_alive()
         child.kill()
     finally:
