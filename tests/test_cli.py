@@ -13,9 +13,9 @@ import torch
 
 import mine_fast
 from mine_fast import cli, info
+from mine_fast.errors import DivergenceError
 from mine_fast.progress_bar import ProgressBar
 from mine_fast.result import Flag, History, MIResult
-from mine_fast.training import DivergenceError
 
 RESULT = MIResult(
     mi=0.829,
