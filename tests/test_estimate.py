@@ -77,9 +77,9 @@ def test_held_out_rows_train_and_select_nothing(monkeypatch, restore_threads):
         monkeypatch.setattr(source, "rows", lambda index: seen[-1]["used"].update(index.tolist()) or fetch(index))
         return true_train(mine, score, source, train_rows, validation_rows, *rest)
 
-    def weigh(critic, features, fold):
+    def weigh(critic, members, features, fold):
         seen[-1]["used"].update(fold.validation.tolist())
-        return true_weigh(critic, features, fold)
+        return true_weigh(critic, members, features, fold)
 
     def held_out(score, rows, fold, *rest):
         seen[-1]["held_out"] = set(fold.held_out.tolist())

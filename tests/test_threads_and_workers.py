@@ -41,13 +41,13 @@ def critic(*between: nn.Module) -> nn.Sequential:
 
 
 def by_the_engine(seed: int, layers: nn.Module | None = None) -> float:
-    mine = mine_fast.MINE(layers or critic(), method="concat")
-    return mine.fit(*sample(seed), seed=seed, engine="native", **SMALL).mi
+    mine = mine_fast.MINE(layers or critic(), method="concat", seed=seed)
+    return mine.fit(*sample(seed), engine="native", **SMALL).mi
 
 
 def by_torch_with_dropout(seed: int, layers: nn.Module | None = None) -> float:
-    mine = mine_fast.MINE(layers or critic(nn.Dropout(0.5)), method="concat")
-    return mine.fit(*sample(seed), seed=seed, **SMALL).mi
+    mine = mine_fast.MINE(layers or critic(nn.Dropout(0.5)), method="concat", seed=seed)
+    return mine.fit(*sample(seed), **SMALL).mi
 
 
 def many_together(seed: int) -> list[float]:
@@ -61,7 +61,8 @@ def test_four_threads_find_what_each_finds_alone(threads, restore_threads):
     torch.set_num_threads(threads)
 
     def work() -> list[Callable[[], object]]:
-        """Modules are made beforehand: a new one draws its weights from the generator that dropout draws from."""
+        """Modules are made beforehand: a new one draws its weights from the generator that dropout draws from, as does
+        a `MINE` without a seed."""
         fits: list[Callable[[], object]] = []
         for seed in (1, 2):
             fits += [partial(by_default, seed), partial(many_together, seed)]

@@ -20,8 +20,9 @@ def _seed():
 
 def test_the_grids():
     veegan, peer = target_of("VEEGAN grid"), target_of("mine-pytorch grid")
-    assert veegan.points.unique().tolist() == [-4, -2, 0, 2, 4]
-    assert veegan.sigma == 0.05
+    # Spacing 2 and sigma 0.05, in units of 4.
+    assert veegan.points.unique().tolist() == [-1, -0.5, 0, 0.5, 1]
+    assert veegan.sigma == 0.0125
     # 3 * 1.41 sigma apart, the whole of standard deviation 1.
     assert (peer.points[1] - peer.points[0]).norm() / peer.sigma == pytest.approx(4.23)
     assert peer.sample(200_000).std() == pytest.approx(1, abs=0.01)
