@@ -78,8 +78,11 @@ double trained(int kind, const Kernels* kernels, int64_t shuffles, int64_t threa
   std::array<double, kSteps> losses{};
   const TrainOptions options{kSteps, 140, shuffles, rates.data(), 0.9, 0.999, 1e-8, 0.01, true, 1.0, threads, 0.9};
   made.train(sample.data(), options, losses.data(), [](int64_t) { return true; }, [] {});
-  std::vector<float> scores(kRows), gradient(made.critic->flat_size());
-  made.score(sample.data(), true, scores.data(), [] {});
+  std::vector<int64_t> partners(2 * kRows);  // the next row and the one after it
+  for (int64_t i = 0; i < 2 * kRows; ++i) partners[i] = (i % kRows + 1 + i / kRows) % kRows;
+  std::vector<float> scores(3 * kRows), gradient(made.critic->flat_size());
+  made.score(sample.data(), {}, true, scores.data(), [] {});
+  made.score(sample.data(), {partners.data(), 2}, true, scores.data() + kRows, [] {});
   made.gradient(sample.data(), 33, shuffles, threads, gradient.data(), [] {});
   double sum = 0;
   for (const double loss : losses) sum += loss;
