@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from helpers import DTYPES, HUGE_ROWS, LAYOUTS, ROWS, assert_gradient_close, opcheck, sample
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -40,6 +40,7 @@ def test_rows_are_copied_exactly(dtype: torch.dtype, rows: int, device: str) -> 
     rows=st.integers(2, 50), x_width=st.integers(0, 9), y_width=st.integers(0, 9), shuffles=st.integers(1, 60),
     seed=st.integers(-(2**63), 2**63 - 1),
 )  # fmt: skip
+@example(rows=5, x_width=0, y_width=0, shuffles=2, seed=0)
 def test_any_widths_and_number_of_shuffles(rows: int, x_width: int, y_width: int, shuffles: int, seed: int) -> None:
     x, y, _ = inputs(rows, "cpu", x_width=x_width, y_width=y_width)
     key = shuffle_key(seed)

@@ -49,7 +49,7 @@ inline void copy_row(char* to, const char* from, int64_t bytes) {
     std::memcpy(to, from, 4);
   } else if (bytes == 8) {
     std::memcpy(to, from, 8);
-  } else {
+  } else if (bytes > 0) {  // the pointers of an empty tensor may be null, which memcpy forbids
     std::memcpy(to, from, bytes);
   }
 }

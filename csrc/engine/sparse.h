@@ -89,8 +89,10 @@ void sparse_panels(SparseBlock p, int64_t k, int64_t columns) {
     SparseBlock panel = p;
     if (panels > 1) {
       // Rows with gaps between them share out the cache's sets unevenly and push each other out.
+      constexpr int kStep = kLanes < 8 ? kLanes : 8;  // divides every panel's width
       for (int64_t r = 0; r < k; ++r)
-        for (int64_t c = 0; c < width; c += 8) store<8>(packed + r * width + c, load<8>(p.b + r * p.b_row + c));
+        for (int64_t c = 0; c < width; c += kStep)
+          store<kStep>(packed + r * width + c, load<kStep>(p.b + r * p.b_row + c));
       panel.b = packed;
       panel.b_row = width;
     }

@@ -70,11 +70,15 @@ def under_asan() -> dict[str, str]:
         command = [CXX, f"-print-file-name={name}"]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
+    throwing_new = BUILD / "throwing_new.so"
+    run([CXX, "-shared", "-fPIC", "-O1", ROOT / "tests/sanitize/throwing_new.cpp", "-o", throwing_new])
     return {
         # libstdc++ too, or the runtime does not find __cxa_throw when it starts.
-        "LD_PRELOAD": f"{library('libasan.so')} {library('libstdc++.so')}",
-        # What asks for more memory than there is gets the error that it would get.
-        "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1:halt_on_error=1",
+        "LD_PRELOAD": f"{throwing_new} {library('libasan.so')} {library('libstdc++.so')}",
+        # What asks for more memory than there is gets the error that it would get. The last two: throwing_new comes
+        # before the runtime, and its memory is of malloc where the runtime's operator delete frees it.
+        "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=3072:halt_on_error=1:"
+        "verify_asan_link_order=0:alloc_dealloc_mismatch=0",
         "UBSAN_OPTIONS": "print_stacktrace=1",
         "PYTHONPATH": os.pathsep.join([str(BUILD / "lib"), str(ROOT)]),
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -89,7 +93,9 @@ def run_tests(everything: bool, cases: int) -> None:
         # From another folder: Python looks for modules where it is started, and there the package is not sanitized.
         run([sys.executable, *arguments], BUILD, **variables)
 
-    pytest = ("-m", "pytest", "-c", ROOT / "pyproject.toml", "-x", "-q", "-p", "no:cacheprovider", "-k", WITHOUT)
+    # Captures sys's output alone: what a sanitizer writes to the descriptor as it ends the process has to be seen.
+    pytest = ("-m", "pytest", "-c", ROOT / "pyproject.toml", "-x", "-q", "--capture=sys", "-p", "no:cacheprovider",
+              "-k", WITHOUT)  # fmt: skip
     python("-c", f"from mine_fast import _engine; assert _engine.__file__.startswith({str(BUILD)!r}), _engine")
     python(*pytest, *(ROOT / test for test in (*QUICK, *(ALL if everything else ()))))
     python(*pytest, *(ROOT / test for test in ENGINE))
