@@ -45,7 +45,7 @@ RHO = 0.7
 #: critics of a stack.
 MANY, LOOPED, STEPPED, STACKED = 128, 8, 1000, 200
 #: By the number of pairs.
-ROUNDS = {1: 5, 8: 3, 64: 2, 512: 1}
+ROUNDS = {1: 5, 8: 3, 64: 3, 512: 1}
 STYLES = {
     "estimate_many": ("#1b6ca8", "-"),
     "estimate, a loop, 1 thread": ("#1b6ca8", "--"),
