@@ -258,7 +258,7 @@ def _check_plot(path: Path) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError("--plot needs matplotlib: pip install mine-fast[plot]") from error
+        raise ImportError("--plot needs matplotlib: pip install 'mine-fast[plot]'") from error
     known = FigureCanvasAgg(Figure()).get_supported_filetypes()
     if path.suffix.lstrip(".").lower() not in known:
         raise ValueError(

@@ -35,7 +35,7 @@ def plot_matrix(matrix: MIMatrix, level: float = 0.05, figure: Figure | None = N
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise ImportError("plot() needs matplotlib: pip install mine-fast[plot]") from error
+        raise ImportError("plot() needs matplotlib: pip install 'mine-fast[plot]'") from error
     size = 3 + 0.32 * len(matrix.names)
     if figure is None:
         from matplotlib import pyplot

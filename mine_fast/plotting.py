@@ -28,7 +28,7 @@ def plot_result(result: MIResult, truth: float | None = None, figure: Figure | N
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise ImportError("plot() needs matplotlib: pip install mine-fast[plot]") from error
+        raise ImportError("plot() needs matplotlib: pip install 'mine-fast[plot]'") from error
     if figure is None:
         from matplotlib import pyplot
 

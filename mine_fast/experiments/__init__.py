@@ -3,7 +3,7 @@
     mine-fast experiment --list
     mine-fast experiment gaussian --preset quick --out runs/gaussian --seeds 0-4
 
-This file names them and imports none: they need `pip install mine-fast[experiments]`.
+This file names them and imports none: they need `pip install '.[experiments]'` from the repository.
 """
 
 from __future__ import annotations
@@ -51,5 +51,5 @@ def load(name: str) -> Experiment[Any]:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("mine_fast"):
             raise
-        raise ImportError(f"experiments need {error.name}: pip install mine-fast[experiments]") from error
+        raise ImportError(f"experiments need {error.name}: pip install 'mine-fast[experiments]'") from error
     return experiment
