@@ -4,8 +4,6 @@ PYTHON ?= python3
 TORCH ?= torch>=2.10
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Where MNIST's four IDX files are; tests that need them skip where they are not.
-export MINE_FAST_DATA ?= $(abspath $(wildcard ../shared/data))
 # What the environment is built from; it is built again when one of these changes.
 SOURCES := pyproject.toml setup.py $(wildcard build_backend/*.py csrc/*.h csrc/*.cpp csrc/cpu/* csrc/cuda/* csrc/engine/*)
 
