@@ -47,7 +47,7 @@ def train(steps: int, beta: float = 1.0, seed: int = 0) -> nn.Module:
         backward_adaptively(generator_loss, beta * mi_loss, generator.parameters(), mine.parameters())
         generator_optimizer.step()
         if (step + 1) % 500 == 0:
-            print(f"step {step + 1}: I(x_fake; code) at least {-mi_loss.item():.2f} nats")
+            print(f"step {step + 1}: I(x_fake; code) about {-mi_loss.item():.2f} nats on this batch")
     return generator
 
 

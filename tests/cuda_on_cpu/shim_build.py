@@ -102,7 +102,7 @@ def compile_shim(target: Path, sources: tuple[str, ...], flags: tuple[str, ...],
 
 
 class Builds:
-    """All builds of a test session, two at a time in the background, so that a test waits only for its own."""
+    """All builds of a test run, two at a time in the background, so that a test waits only for its own."""
 
     def __init__(self, folder: Path) -> None:
         self._pool = ThreadPoolExecutor(max_workers=2)

@@ -1,6 +1,6 @@
 """Compile csrc/engine by hand: for tests of a variant that is not installed, and where the package has no `_engine`.
 
-Objects are kept under a directory named after the sources and flags, so that a second session compiles nothing.
+Objects are kept under a directory named after the sources and flags, so that a second run compiles nothing.
 """
 
 from __future__ import annotations
