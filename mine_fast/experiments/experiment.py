@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PRESETS", "Experiment", "Metrics"]
 
-#: smoke: seconds, for tests. quick: minutes on 2 cores, a result that means something. paper: as published.
+#: smoke: seconds, for tests. quick: minutes on 2 cores, a result that means something. paper: the published scale.
 PRESETS = ("smoke", "quick", "paper")
 
 #: What a run leaves: numbers, texts, and dicts and lists of them.
