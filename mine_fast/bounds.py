@@ -3,6 +3,7 @@
 Each is a loss, minus a bound on the mutual information in nats, of the scores of a critic on joint and marginal pairs:
 the joint rows first, then the shuffled ones, as `ops.pair` and `ops.paired_first_layer` lay them out. They accumulate
 in float32 (float64 for float64 scores), differentiate by ordinary autograd to any order, and keep no moving average.
+NWJ has a kernel: loss "nwj" (= "fdiv") is `ops.dv_loss(..., loss="fdiv")`.
 
     loss = mine_fast.MINE(T, loss="infonce")(x, y)      the module that draws the pairs and calls them
 """

@@ -41,9 +41,10 @@ def conditional(
 ) -> MIResult:
     """Estimate the conditional mutual information I(X; Y | Z) = I(X; (Y, Z)) - I(X; Z), with its standard error.
 
-    Both terms are cross-fitted as by `estimate`, on the same folds, batches and shuffles (Cover & Thomas 2006, eq.
-    2.60, for the chain rule). They share their rows, so their errors do not add up: every row's influence on one is
-    subtracted from its influence on the other before the standard error is taken.
+    Both terms are cross-fitted as by `estimate`, on the same folds, batches and shuffles (Cover & Thomas 2006, Theorem
+    2.5.2, for the chain rule). They share their rows, so their errors do not add up: every row's influence on one is
+    subtracted from its influence on the other before the standard error is taken. Of the arguments of `estimate` there
+    are no `n_seeds`, `marginals` and `process_group`: one training of each term on shuffled pairs, in this process.
 
     A difference of two lower bounds is no lower bound: what the critic of I(X;(Y,Z)) misses makes it too small, what
     that of I(X;Z) misses makes it too large; `parts` holds both estimates. The first has more columns to learn from, so
@@ -69,7 +70,8 @@ def conditional(
         limited to what the rows certify, less I(X;Z) as estimated. `history` holds the differences of the curves.
 
     Raises:
-        ValueError, TypeError: bad data or settings; the message names the argument.
+        ValueError, TypeError: bad data (fewer than 20 rows, or than 4 in a fold) or settings; the message names the
+            argument.
         DivergenceError: a critic's scores left the finite numbers.
 
     >>> import mine_fast, numpy as np

@@ -26,7 +26,8 @@ class MLPCritic(nn.Module):
     Raises:
         ValueError, TypeError: no widths, or not widths; not a class of modules.
 
-    The network is built by `prepare`, which learns the inputs from training rows and so knows their widths.
+    The network is built by `prepare`, which learns the inputs from training rows and so knows their widths; before it
+    (or `MINE.fit`, which calls it) there is nothing to score by, and `forward` and `features` raise a ValueError.
 
     >>> import torch, mine_fast
     >>> critic = mine_fast.MLPCritic().prepare(torch.randn(100, 3), torch.randn(100, 1))
@@ -59,7 +60,11 @@ class MLPCritic(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def features(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """What the network reads of x [N, dx] and y [N, dy]."""
+        """What the network reads of x [N, dx] and y [N, dy].
+
+        Raises:
+            ValueError: before `prepare`.
+        """
         if not len(self.layers):
             raise ValueError("T: the default critic has no network before prepare(x, y) or fit(x, y)")
         x_features, y_features = self.inputs(x, y)
@@ -67,7 +72,11 @@ class MLPCritic(nn.Module):
         return x_features[:, :x_width], y_features[:, :y_width]
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Scores [N, 1] of the pairs (x_i, y_i)."""
+        """Scores [N, 1] of the pairs (x_i, y_i).
+
+        Raises:
+            ValueError: before `prepare`.
+        """
         return self.layers(torch.cat(self.features(x, y), 1))
 
 

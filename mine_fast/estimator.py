@@ -232,7 +232,8 @@ class MINE(DVLoss):
             MIResult, in nats.
 
         Raises:
-            ValueError, TypeError: bad data or settings; the message names the argument.
+            ValueError, TypeError: bad data (fewer than 20 rows, or than 4 in a fold) or settings; the message names the
+                argument.
             DivergenceError: a critic's scores left the finite numbers.
 
         >>> import torch, mine_fast
@@ -326,7 +327,8 @@ def estimate(
         the attributes of `MIResult`), `history`.
 
     Raises:
-        ValueError, TypeError: bad data or settings; the message names the argument.
+        ValueError, TypeError: bad data (fewer than 20 rows, or than 4 in a fold) or settings; the message names the
+            argument.
         DivergenceError: a critic's scores left the finite numbers.
 
     >>> import mine_fast, numpy as np

@@ -5,7 +5,8 @@ one. All that a step needs is on the device: the row numbers of its batch and it
 graph's inputs before a replay, the marginal shuffle is advanced by the key in `DVLoss`, the moving averages are updated
 in place. Nothing waits for the GPU but the order of a new pass over the rows, and validations.
 
-No GPU has run this yet: it is tested with the capture replaced by the steps themselves (tests/test_graphed_steps.py).
+Tested with the capture replaced by the steps themselves (tests/test_graphed_steps.py); docs/benchmarks.md says what a
+GPU has run.
 """
 
 from __future__ import annotations

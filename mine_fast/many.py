@@ -123,8 +123,8 @@ def estimate_many(
     The k-th result is that of `estimate(*pairs[k], seed=seed, ...)`, to the bit on the CPU: neither the other pairs nor
     the number of threads (`torch.set_num_threads`) change it. On a CUDA device the critics of pairs of equal widths and
     rows are trained as one stack, up to 64 pairs at once, so that many small ones fill it: each result is then that of
-    the lone estimate but for the rounding of its steps. No GPU has run that yet; `engine="torch"` estimates one pair
-    after the other.
+    the lone estimate but for the rounding of its steps (docs/benchmarks.md says what a GPU has run); `engine="torch"`
+    estimates one pair after the other.
 
     Args:
         pairs: (x, y) each, of any widths and numbers of rows, as `estimate` takes them; or a Dataset or DataLoader of

@@ -87,7 +87,13 @@ class MIMatrix:
         return {names: result.error for names, result in self.pairs() if isinstance(result, FailedEstimate)}
 
     def pairs(self) -> Iterator[tuple[tuple[str, str], MIResult | FailedEstimate]]:
-        """The names and the result of every pair, once each."""
+        """The names and the result of every pair, once each.
+
+        >>> r = MIResult(mi=0.5, stderr=0.1, p_value=0.01, n=100)
+        >>> m = MIMatrix(("a", "b"), [[None, r], [r, None]])
+        >>> [(names, result.mi) for names, result in m.pairs()]
+        [(('a', 'b'), 0.5)]
+        """
         for i, row in enumerate(self.results):
             for j in range(i + 1, len(row)):
                 result = row[j]
@@ -119,6 +125,9 @@ class MIMatrix:
         Args:
             what: "mi", "stderr", "p_value" or "q_value".
 
+        Returns:
+            DataFrame [d, d], the names as its index and columns.
+
         Raises:
             ImportError: pandas is not installed.
             ValueError: another matrix.
@@ -141,6 +150,20 @@ class MIMatrix:
         Args:
             path: of the file.
             what: see `to_frame`; "pairs" writes a row per pair with all of them and the flags.
+
+        Raises:
+            ValueError: another matrix.
+            OSError: the file cannot be written; what was there before is left as it was.
+
+        >>> import tempfile
+        >>> r = MIResult(mi=0.5, stderr=0.1, p_value=0.01, n=100)
+        >>> m = MIMatrix(("a", "b"), [[None, r], [r, None]])
+        >>> path = Path(tempfile.mkdtemp()) / "mi.csv"
+        >>> m.save(path)
+        >>> print(path.read_text())
+        ,a,b
+        a,,0.5
+        b,0.5,
         """
         with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
@@ -165,6 +188,11 @@ class MIMatrix:
 
         Args:
             most: how many to show.
+
+        >>> r = MIResult(mi=0.5, stderr=0.1, p_value=0.01, n=100)
+        >>> print(MIMatrix(("a", "b"), [[None, r], [r, None]]).summary())
+        2 variables, 1 pairs, 1 of them dependent (q <= 0.05); nats
+          a  b  0.500 +- 0.100  q 1.0e-02
         """
         ranked = sorted(
             ((result.mi, names, result) for names, result in self.pairs() if isinstance(result, MIResult)),

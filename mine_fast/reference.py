@@ -1,8 +1,8 @@
 """The fused ops in plain torch: their specification, the tests' oracle, and the fallback where there is no kernel.
 
-Every function here says the same as the kernels of `csrc/`, in the shortest way that reads as the maths. They
-differentiate by ordinary autograd, to any order; they build index tensors and intermediate copies that the kernels do
-not. Units are nats.
+Every function here computes what the kernels of `csrc/` do, in the shortest way that reads as the maths, with arguments
+of a lower level than those of `mine_fast.ops` and few checks. They differentiate by ordinary autograd, to any order;
+they build index tensors and intermediate copies that the kernels do not. Units are nats.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from torch.nn import functional as F
 __all__ = [
     "ACTIVATIONS",
     "LOSSES",
+    "advance_key",
     "all_pairs",
     "bijection",
     "dv_term",
     "marginal_shuffle",
     "pair",
     "paired_first_layer",
+    "shuffle_index",
 ]
 
 #: Losses by name; the position is the code in csrc/log_mean_exp.h.
@@ -77,6 +79,13 @@ def bijection(key: Tensor, stream: int, n: int) -> Tensor:
 
     Returns:
         int64 [..., n], the image of 0 .. n-1.
+
+    Raises:
+        RuntimeError: a negative n.
+
+    >>> import torch
+    >>> sorted(bijection(torch.tensor([7, 0]), 0, 5).tolist())
+    [0, 1, 2, 3, 4]
     """
     seed, offset = key[..., :1], key[..., 1:]
     bits = max(_MIN_BITS, (n - 1).bit_length())
@@ -104,7 +113,12 @@ def bijection(key: Tensor, stream: int, n: int) -> Tensor:
 
 
 def advance_key(key: Tensor) -> tuple[Tensor, Tensor]:
-    """A copy of the key (seed, offset), and the key of the next step, (seed, offset + 1)."""
+    """A copy of the key (seed, offset), and the key of the next step, (seed, offset + 1).
+
+    >>> import torch
+    >>> advance_key(torch.tensor([7, 3]))
+    (tensor([7, 3]), tensor([7, 4]))
+    """
     return key.clone(), key + torch.tensor([0, 1], device=key.device)
 
 
@@ -119,6 +133,14 @@ def shuffle_index(key: Tensor, rows: int, shuffles: int, inverse: bool = False) 
 
     Returns:
         int64 [..., S, B].
+
+    Raises:
+        RuntimeError: one row, or fewer than none.
+
+    >>> import torch
+    >>> index = shuffle_index(torch.tensor([7, 0]), 5, shuffles=3)
+    >>> index.shape, bool((index == torch.arange(5)).any())   # no row keeps its own partner
+    (torch.Size([3, 5]), False)
     """
     if rows == 1:
         raise RuntimeError("a batch of one row cannot be shuffled: it has no other row to meet")
@@ -133,12 +155,22 @@ def shuffle_index(key: Tensor, rows: int, shuffles: int, inverse: bool = False) 
 
 
 def marginal_shuffle(y: Tensor, key: Tensor, shuffles: int = 1) -> Tensor:
-    """Shuffled copies of y [B, ...] -> [S, B, ...]."""
+    """Shuffled copies of y [B, ...] -> [S, B, ...].
+
+    >>> import torch
+    >>> marginal_shuffle(torch.arange(4.0), torch.tensor([1, 0])).sort().values
+    tensor([[0., 1., 2., 3.]])
+    """
     return y[shuffle_index(key, y.shape[0], shuffles)]
 
 
 def pair(x: Tensor, y: Tensor, key: Tensor, shuffles: int = 1) -> Tensor:
-    """Rows [x_i, y_i], then [x_i, y_partner(i)] of each shuffle: [(1 + S) * B, dx + dy]."""
+    """Rows [x_i, y_i], then [x_i, y_partner(i)] of each shuffle: [(1 + S) * B, dx + dy].
+
+    >>> import torch
+    >>> pair(torch.zeros(4, 2), torch.ones(4, 1), torch.tensor([7, 0]), shuffles=2).shape
+    torch.Size([12, 3])
+    """
     y_rows = torch.cat([y[None], marginal_shuffle(y, key, shuffles)])  # [1 + S, B, dy]
     return torch.cat([x.expand(1 + shuffles, *x.shape), y_rows], dim=2).flatten(0, 1)
 
@@ -189,7 +221,13 @@ def paired_first_layer(
     activation: str = "relu",
     slope: float = 0.0,
 ) -> Tensor:
-    """activation(x_part + y_part + bias) for the joint rows and every shuffle: [(1 + S) * B, h]."""
+    """activation(x_part + y_part + bias) for the joint rows and every shuffle: [(1 + S) * B, h].
+
+    >>> import torch
+    >>> part = torch.ones(4, 3)
+    >>> paired_first_layer(part, part, torch.zeros(3), torch.tensor([7, 0])).unique()
+    tensor([2.])
+    """
     y_rows = torch.cat([y_part[None], marginal_shuffle(y_part, key, shuffles)])
     return activate((x_part + y_rows + bias).flatten(0, 1), activation, slope)
 
@@ -207,6 +245,10 @@ def dv_term(
 
     Returns:
         loss [], the new log-EMA [], and (joint mean, log-mean-exp, log normaliser) [3].
+
+    >>> import math, torch
+    >>> dv_term(torch.tensor([1.0, 1.0, 0.0, 0.0]), 2, torch.tensor(-math.inf))[0]
+    tensor(-1.)
     """
     work = scores if scores.dtype == torch.float64 else scores.float()
     joint, marginal = work[:joint_rows], work[joint_rows:]
@@ -247,6 +289,12 @@ def all_pairs(
 
     Returns:
         As `dv_term`.
+
+    >>> import math, torch
+    >>> last = [torch.ones(1, 2), torch.zeros(1)]
+    >>> loss = all_pairs(torch.eye(2), torch.eye(2), last, ["identity"], [0.0], torch.tensor(-math.inf))[0]
+    >>> bool(loss.abs() < 1e-6)   # every pair has the score 2
+    True
     """
     rows = x_part.shape[0]
     hidden = activate((x_part[:, None] + y_part).flatten(0, 1), activations[0], slopes[0])  # [B * B, h]

@@ -71,6 +71,10 @@ class History:
 
     Raises:
         ValueError: curves of unequal length.
+
+    >>> history = History(steps=[[0, 50]], train=[[math.nan, 0.4]], validation=[[0.0, 0.5]])
+    >>> max(history.validation[0])
+    0.5
     """
 
     steps: Sequence[Sequence[int]]
@@ -181,7 +185,11 @@ class MIResult:
 
     @property
     def stderr_bits(self) -> float:
-        """The standard error in bits."""
+        """The standard error in bits, stderr / ln 2.
+
+        >>> MIResult(mi=1.0, stderr=math.log(2), p_value=0.01, n=100).stderr_bits
+        1.0
+        """
         return self.stderr * _BITS_PER_NAT
 
     def lower(self, confidence: float = 0.95) -> float:
@@ -220,6 +228,13 @@ class MIResult:
 
         Raises:
             ValueError: another unit.
+
+        >>> print(MIResult(mi=math.log(2), stderr=0.01, p_value=0.005, n=1000).summary("bits"))
+        I(X;Y) = 1.000 +- 0.014 bits (0.693 nats)
+          lower bound (95%)  0.976 bits
+          p-value, I = 0     0.005
+          rows held out      1000
+          flags              none
         """
         if unit not in ("nats", "bits"):
             raise ValueError(f"unit must be 'nats' or 'bits', got {unit!r}")
@@ -260,6 +275,8 @@ class MIResult:
 
     def to_dict(self) -> dict[str, Any]:
         """All but the curves and scores, as plain values that `json.dumps` takes; what is not finite becomes None.
+
+        pickle keeps all of a result, curves and scores too.
 
         >>> MIResult(mi=0.5, stderr=0.1, p_value=0.01, n=100).to_dict()["mi"]
         0.5

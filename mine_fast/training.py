@@ -50,7 +50,15 @@ class TrainingSettings:
         evaluation_shuffles: derangements of the held-out rows; None: as many as give about 10^6 pairs, 20 to 199.
         engine: "auto" trains by the native engine where it can (see `mine_fast.native`) and by torch elsewhere;
             "native" or "torch" insist. "graph" replays the steps of a critic on a GPU from a CUDA graph, as "auto" does
-            for the critics that `estimate_many` and its like stack there; no GPU has run either yet.
+            for the critics that `estimate_many` and its like stack there (docs/benchmarks.md says what a GPU has run).
+
+    Raises:
+        ValueError: a number outside its range, such as 0 steps, one fold or an averaging of 1; an unknown engine.
+        TypeError: a field that is no number, or no whole one where counts are meant.
+
+    >>> import mine_fast
+    >>> mine_fast.TrainingSettings(steps=300, folds=5).batch_size
+    256
     """
 
     steps: int = 600

@@ -1,8 +1,9 @@
 """The fused ops: typed wrappers, and beside each its fake kernel and autograd.
 
-They work on CPU and CUDA tensors, under autograd, autocast, `torch.compile(fullgraph=True)` and CUDA graphs. A shuffle
-is named by a key, an int64 tensor (seed, offset) on the device of the data: nothing is drawn, stored or synchronised,
-and the same key gives the same pairs on every device. `mine_fast.reference` says the same in plain torch.
+They work under autograd, autocast and `torch.compile(fullgraph=True)`, and are written for CPU and CUDA tensors and for
+CUDA graphs (docs/benchmarks.md says what a GPU has run). A shuffle is named by a key, an int64 tensor (seed, offset) on
+the device of the data: nothing is drawn, stored or synchronised, and the same key gives the same pairs on every device.
+`mine_fast.reference` holds the same maths in plain torch, with lower-level arguments.
 """
 
 from __future__ import annotations

@@ -46,6 +46,14 @@ def dv_loss_of_scores(
         alpha: see `dv_loss`.
         loss: see `dv_loss`.
 
+    Returns:
+        DVTerm, as `dv_loss`.
+
+    Raises:
+        ValueError: no joint or no marginal scores, unknown loss, alpha outside (0, 1], a log_ema of more than one number
+            or on another device.
+        TypeError: scores not floating or not dense; joint_rows is no integer, alpha no number, log_ema no tensor.
+
     >>> import torch
     >>> from mine_fast import ops
     >>> term = ops.dv_loss_of_scores(torch.tensor([1.0, 1.0, 0.0, 0.0]), joint_rows=2)

@@ -54,6 +54,9 @@ def advance_key(key: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         (seed, offset) and (seed, offset + 1), both int64 [2].
 
+    Raises:
+        TypeError: no such key.
+
     >>> from mine_fast import ops
     >>> ops.advance_key(ops.shuffle_key(7, offset=3))
     (tensor([7, 3]), tensor([7, 4]))
@@ -80,7 +83,8 @@ def shuffle_index(rows: int, key: Tensor, shuffles: int = 1, inverse: bool = Fal
         int64 [S, B]; row s holds the partner of every row in shuffle s.
 
     Raises:
-        ValueError: one row, or fewer than one shuffle.
+        ValueError: one row, a negative number of rows, or fewer than one shuffle.
+        TypeError: no such key; rows or shuffles is no integer.
 
     Source: a cycle-walked Feistel network (Mitchell et al., arXiv 2106.06161), conjugating cyclic shifts.
 
@@ -117,7 +121,8 @@ def marginal_shuffle(y: Tensor, key: Tensor, shuffles: int = 1) -> Tensor:
         [S, B, ...] in the dtype of y. The backward gathers by the inverse permutation: deterministic, no atomics.
 
     Raises:
-        ValueError: one row, fewer than one shuffle, or y without rows to index.
+        ValueError: one row, fewer than one shuffle, y without rows to index, a key on another device.
+        TypeError: y is no dense tensor; no such key; shuffles is no integer.
 
     >>> import torch
     >>> from mine_fast import ops
