@@ -23,8 +23,8 @@ __all__ = ["SINGLE_COLUMNS", "narrow_settings", "pairwise", "without_scores"]
 
 #: What is enough for a pair of single columns, at a quarter of the work. Mean absolute error over the 11 cases of one
 #: column each in benchmarks/distributions that the defaults are chosen on, 1000 rows: 0.038 nats by these as by
-#: `estimate`'s own; sharp edges (uniform noise, a staircase) read 0.05 lower, correlation 0.99 0.1 better. Measured when
-#: the default critic held one more perceptron.
+#: `estimate`'s own; sharp edges (uniform noise, a staircase) read 0.05 lower, correlation 0.99 0.1 better. Measured
+#: when the default critic held one more perceptron.
 SINGLE_COLUMNS = {"steps": 200, "batch_size": 128}
 
 #: Shuffles of the held-out rows, at most: beyond, they take time and settle nothing.

@@ -6,6 +6,6 @@ __all__ = ["DivergenceError"]
 class DivergenceError(RuntimeError):
     """Training left the finite numbers: the scores or the loss became NaN or infinite.
 
-    What helps: a lower `learning_rate`; inputs of a common scale, or their ranks, for a critic of one's own; a loss whose
-    gradient no score dominates, `loss="js"`.
+    What helps: a lower `learning_rate`; inputs of a common scale, or their ranks, for a critic of one's own; a loss in
+    whose gradient no score dominates, `loss="js"`.
     """

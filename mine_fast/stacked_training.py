@@ -5,8 +5,8 @@ products, one loss and moving average each, gradients clipped to the norm of eac
 element by element, and every critic draws its batches and shuffles from its own key, so that each is what it would be
 alone, to rounding. Several steps are replayed from a CUDA graph (see `graphed_steps`).
 
-Tested on the CPU against critics that train alone, the capture replaced by the steps; docs/benchmarks.md says what a GPU
-has run.
+Tested on the CPU against critics that train alone, the capture replaced by the steps; docs/benchmarks.md says what a
+GPU has run.
 """
 
 from __future__ import annotations

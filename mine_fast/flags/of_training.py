@@ -15,8 +15,8 @@ __all__ = ["overfitted", "still_rising", "training_flags"]
 
 #: A rise in the last quarter of the training that is no noise, in standard errors, and that matters: as a share of the
 #: bound reached, and in nats. At a rate or in a number of steps that are too low it was 10-60% of the bound and 13 or
-#: more standard errors; by the defaults on 57 distributions of 1000 rows never above 0 (measured when the default critic
-#: held one more perceptron).
+#: more standard errors; by the defaults on 57 distributions of 1000 rows never above 0 (measured when the default
+#: critic held one more perceptron).
 RISE_ERRORS, RISE_SHARE, RISE_NATS = 3.0, 0.03, 0.002
 
 #: An excess of the training rows over held-out ones, likewise. The standard error is on the large side: a row is held

@@ -50,8 +50,8 @@ def dv_loss_of_scores(
         DVTerm, as `dv_loss`.
 
     Raises:
-        ValueError: no joint or no marginal scores, unknown loss, alpha outside (0, 1], a log_ema of more than one number
-            or on another device.
+        ValueError: no joint or no marginal scores, unknown loss, alpha outside (0, 1], a log_ema of more than one
+            number or on another device.
         TypeError: scores not floating or not dense; joint_rows is no integer, alpha no number, log_ema no tensor.
 
     >>> import torch
