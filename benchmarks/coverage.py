@@ -26,6 +26,7 @@ import record
 from calibration import REPORT_SEEDS
 from contenders import source_version
 from distributions import CASES
+from prose import wrapped
 
 Row = dict[str, Any]
 Key = tuple[str, int, int | None]
@@ -84,14 +85,21 @@ def two_sigma(share: float, runs: int) -> float:
 def page(document: dict[str, Any], machine: str) -> str:
     """docs/coverage.md."""
     rows = document["rows"]
+    sizes = " and ".join(map(str, sorted({row["rows"] for row in rows})))
     lines = [
         "# How often the error statements hold",
         "",
-        "Written by `python benchmarks/readme_table.py` from `benchmarks/results/coverage.json`, which `python "
-        f"benchmarks/coverage.py` measures; {machine}, {rows[0]['version']}.",
+        wrapped(
+            "Written by `python benchmarks/readme_table.py` from `benchmarks/results/coverage.json`, which `python "
+            f"benchmarks/coverage.py` measures; {machine}, {rows[0]['version']}. Measured so far: samples of {sizes} "
+            "rows."
+        ),
         "",
-        "`lower(0.95)` may be above the truth in 5% of samples; below is more cautious than it says. Of independent "
-        "samples p <= 0.05 should come in 5%. Values in nats; +- is two standard errors of a share of 5%.",
+        wrapped(
+            "`lower(0.95)` may be above the truth in 5% of samples; below is more cautious than it says. Of "
+            "independent samples p <= 0.05 should come in 5%. Values in nats; +- is two standard errors of a share of "
+            "5%."
+        ),
         "",
         "| case | rows | samples | truth | mean error | sd of the estimate | mean stderr | lower(0.95) above the truth "
         "| p <= 0.05 | p <= 0.01 | CPU s |",

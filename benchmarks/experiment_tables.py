@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from prose import wrapped
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "experiments"
 PAGES = sorted((ROOT / "docs").glob("experiments*.md"))
@@ -103,10 +105,16 @@ def information_plane(document: dict[str, Any]) -> str:
         about(document, "Estimates against exact values, bits")
         + "\n\n"
         + table(["", "mean absolute error", "worst error"], rows)
-        + f"\n\nReadings with I(Y;T) above I(X;T): {number(found['I(Y;T) above I(X;T)'], 0)} of the exact ones, "
-        f"{number(found['estimates out of order'], 0)} of the estimates by three standard errors. Layers that hold no "
-        f"more of X than the layer before, exact: {number(order, 2)} of all.\n\n"
-        "Exact value / MINE, bits" + (", means" if "seeds" in document else "") + ":\n\n" + planes
+        + "\n\n"
+        + wrapped(
+            f"Readings with I(Y;T) above I(X;T): {number(found['I(Y;T) above I(X;T)'], 0)} of the exact ones, "
+            f"{number(found['estimates out of order'], 0)} of the estimates by three standard errors. Layers that hold "
+            f"no more of X than the layer before, exact: {number(order, 2)} of all."
+        )
+        + "\n\nExact value / MINE, bits"
+        + (", means" if "seeds" in document else "")
+        + ":\n\n"
+        + planes
     )
 
 

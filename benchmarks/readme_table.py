@@ -13,6 +13,7 @@ from typing import Any
 
 import accuracy_tables
 import coverage
+from prose import wrapped
 from record import RESULTS, ROOT
 
 START, END = "<!-- results -->\n", "<!-- /results -->"
@@ -24,8 +25,10 @@ def load(name: str) -> dict[str, Any]:
 
 def accuracy_table(document: dict[str, Any]) -> str:
     lines = [
-        f"**Accuracy** of `mine_fast.estimate(x, y)`, no arguments, {document['rows'][0]['runs']} fresh samples each "
-        f"(nats, one thread; {machine(document)}):",
+        wrapped(
+            f"**Accuracy** of `mine_fast.estimate(x, y)`, no arguments, {document['rows'][0]['runs']} fresh samples "
+            f"each (nats, one thread; {machine(document)}):"
+        ),
         "",
         "| data | truth | mean error | sd of the estimate | mean stderr | within 2 stderr "
         "| lower(0.95) below the truth | p < 0.05 | CPU s |",
@@ -49,10 +52,12 @@ def accuracy_table(document: dict[str, Any]) -> str:
 
 def engine_table(document: dict[str, Any]) -> str:
     lines = [
-        "**A training step by the native engine**, which `fit`, `estimate` and `optimize` use by themselves (CPU ms, "
-        f"one thread; sampling, shuffle and Adam included; {machine(document)}). The last three columns are how many "
-        "times as long the same step takes by clean eager torch, by mine-pytorch's way with anomaly detection on as it "
-        "ships, and by the step's matrix products alone (`torch.mm`, first layer split):",
+        wrapped(
+            "**A training step by the native engine**, which `fit`, `estimate` and `optimize` use by themselves (CPU "
+            f"ms, one thread; sampling, shuffle and Adam included; {machine(document)}). The last three columns are "
+            "how many times as long the same step takes by clean eager torch, by mine-pytorch's way with anomaly "
+            "detection on as it ships, and by the step's matrix products alone (`torch.mm`, first layer split):"
+        ),
         "",
         "| critic | weights | engine | eager | mine-pytorch | products alone |",
         "|---|---|---|---|---|---|",
@@ -74,8 +79,10 @@ def step_table(document: dict[str, Any]) -> str:
         sizes.setdefault(label(row["size"]), {})[row["contender"]] = row["cpu_ms"]["median"]
     contenders = list(next(iter(sizes.values())))
     lines = [
-        f"**A training step** with `MINE` as the loss in a Python loop (CPU ms, one thread, {machine(document)}; "
-        "medians of contenders that alternate in one run, in brackets the ratio to ours):",
+        wrapped(
+            f"**A training step** with `MINE` as the loss in a Python loop (CPU ms, one thread, {machine(document)}; "
+            "medians of contenders that alternate in one run, in brackets the ratio to ours):"
+        ),
         "",
         f"| critic | {' | '.join(contenders)} |",
         "|---|" + "---|" * len(contenders),
@@ -93,10 +100,12 @@ def many_table(document: dict[str, Any]) -> str:
     found = {(row["contender"], row["pairs"]): row for row in document["rows"]}
     contenders = list(dict.fromkeys(row["contender"] for row in document["rows"]))
     lines = [
-        "**Many estimates**: wall seconds of `estimate_many` on K pairs of one column each, 2000 rows, beside ways to "
-        f"make as many optimiser steps ({document['threads']} threads, loops on one; {machine(document)}; in brackets "
-        "the ratio to ours; what takes long was timed on a part, see benchmarks/estimate_many.py). Ours alone also "
-        "scores held-out rows and tests:",
+        wrapped(
+            "**Many estimates**: wall seconds of `estimate_many` on K pairs of one column each, 2000 rows, beside ways "
+            f"to make as many optimiser steps ({document['threads']} threads, loops on one; {machine(document)}; in "
+            "brackets the ratio to ours; slow contenders were timed on part of the work and scaled up, see "
+            "benchmarks/estimate_many.py). Ours alone also scores held-out rows and tests:"
+        ),
         "",
         f"| K | {' | '.join(map(str, counts))} |",
         "|---|" + "---|" * len(counts),
