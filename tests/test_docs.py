@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 import importlib
 import json
+import pickle
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,6 +31,22 @@ def test_links(page):
         target = (page.parent / path).resolve() if path else page
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
+
+
+def prose(page: Path) -> list[tuple[int, str]]:
+    """The lines, with their numbers, that are no table, picture or code."""
+    found, in_code = [], False
+    for number, line in enumerate(page.read_text().splitlines(), 1):
+        if line.startswith("```"):
+            in_code = not in_code
+        elif not in_code and not re.match(r"\||!\[|    ", line):
+            found.append((number, line))
+    return found
+
+
+@names
+def test_prose_is_wrapped(page):
+    assert [(number, len(line)) for number, line in prose(page) if len(line) > 120] == []
 
 
 @names
@@ -72,3 +90,33 @@ def test_every_public_name_has_a_page():
     pages = "".join(page.read_text() for page in (ROOT / "docs" / "api").glob("*.md"))
     for name in {*mine_fast.__all__, "MutualInfoSelector"} - {"__version__"}:
         assert re.search(rf"::: mine_fast\.[\w.]+\.{name}$", pages, re.MULTILINE), name
+
+
+def test_every_op_has_an_entry():
+    from mine_fast import ops, reference
+
+    of_ops, of_reference = ((ROOT / "docs" / "api" / f"{name}.md").read_text() for name in ("ops", "reference"))
+    for name in ops.__all__:
+        assert f"::: mine_fast.ops.{name}\n" in of_ops, name
+    shown = set(re.search(r"members: \[(.+)\]", of_reference)[1].split(", "))
+    assert shown == {*reference.__all__} - {"ACTIVATIONS", "LOSSES"}
+
+
+def test_what_the_readme_saves(tmp_path, monkeypatch):
+    """Its code runs, and what it says of the results is so."""
+    import mine_fast
+
+    monkeypatch.chdir(tmp_path)
+    section = (ROOT / "README.md").read_text().partition("\n## Save, repeat, another device\n")[2]
+    code = re.search(r"```python\n(.*?)```", section, re.DOTALL)[1]
+    x, noise = np.random.default_rng(0).standard_normal((2, 200))
+    r = mine_fast.estimate(x, x + noise)
+    names = {"mine_fast": mine_fast, "x": x, "y": x + noise, "r": r}
+    exec(code, names)
+    assert json.loads(names["text"])["mi"] == r.mi
+    kept = pickle.loads(names["kept"])
+    assert kept.history == r.history
+    assert np.array_equal(kept.joint_scores, r.joint_scores)
+    assert (tmp_path / "mi.csv").read_text().startswith(",x,y,y^2\n")
+    assert (tmp_path / "pairs.csv").read_text().startswith("a,b,mi,stderr,lower_95,p_value,q_value,n,flags\n")
+    assert mine_fast.estimate(x, x + noise, seed=0).mi == r.mi != mine_fast.estimate(x, x + noise, seed=1).mi
