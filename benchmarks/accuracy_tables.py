@@ -124,7 +124,7 @@ def page(document: dict[str, Any], machine: str) -> str:
         "",
         by_rows(document),
         "",
-        wrapped(f"Seeds of a case: {seeds_of(rows)}."),
+        wrapped(f"Seeds of a case, by estimator and version. {seeds_of(rows)}."),
         "",
         "![Errors of every estimator on every case](accuracy.png)",
     ]
@@ -151,8 +151,8 @@ def seeds_of(rows: dict[tuple[str, str], Row]) -> str:
     for name in CONTENDERS:
         own = [row for (_, estimator), row in rows.items() if estimator == name]
         if own:
-            said.append(f"{CONTENDERS[name].label} {span([len(row['seeds']) for row in own])} ({own[0]['version']})")
-    return ", ".join(said)
+            said.append(f"{CONTENDERS[name].label}: {span([len(row['seeds']) for row in own])} ({own[0]['version']})")
+    return "; ".join(said)
 
 
 def share(value: float | None) -> str:
