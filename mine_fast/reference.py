@@ -31,8 +31,9 @@ LOSSES = ("mine", "mine_biased", "fdiv")
 #: Activations of the paired first layer by name; the position is the code in csrc/activation.h.
 ACTIVATIONS = ("identity", "relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "tanh")
 
-#: The stream of bijections that orders the rows of pass `offset` over the data.
-PASS_STREAM = 2
+#: Streams of bijections of one (seed, offset), as csrc/shuffle.h numbers them: the order of a batch's rows, that of the
+#: shifts, and that of the rows of pass `offset` over the data.
+ROW_STREAM, SHIFT_STREAM, PASS_STREAM = 0, 1, 2
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _OFFSET_STEP = 0xD1342543DE82EF95
@@ -72,7 +73,7 @@ def bijection(key: Tensor, stream: int, n: int) -> Tensor:
 
     Args:
         key: int64 [..., 2], (seed, offset).
-        stream: 0 for the order of a batch's rows, 1 for that of the shifts, PASS_STREAM for a pass over the data.
+        stream: `ROW_STREAM`, `SHIFT_STREAM` or `PASS_STREAM`.
         n: size of the set.
 
     Returns:
@@ -124,9 +125,10 @@ def shuffle_index(key: Tensor, rows: int, shuffles: int, inverse: bool = False) 
         raise RuntimeError("a batch of one row cannot be shuffled: it has no other row to meet")
     if rows == 0:
         return torch.empty(*key.shape[:-1], shuffles, 0, dtype=torch.int64, device=key.device)
-    rank = bijection(key, 0, rows)
+    rank = bijection(key, ROW_STREAM, rows)
     row_of_rank = torch.empty_like(rank).scatter_(-1, rank, torch.arange(rows, device=key.device).expand_as(rank))
-    shifts = 1 + bijection(key, 1, rows - 1)[..., torch.arange(shuffles, device=key.device) % (rows - 1)]  # [..., S]
+    place = torch.arange(shuffles, device=key.device) % (rows - 1)
+    shifts = 1 + bijection(key, SHIFT_STREAM, rows - 1)[..., place]  # [..., S]
     rank, shifts = rank[..., None, :], shifts[..., None]
     moved = (rank - shifts if inverse else rank + shifts) % rows
     return row_of_rank[..., None, :].expand_as(moved).gather(-1, moved)
