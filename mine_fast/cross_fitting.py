@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 __all__ = [
     "CrossFit",
     "CrossFitPlan",
-    "Progress",
     "cross_fit",
     "independent_result",
     "plan_cross_fit",

@@ -21,11 +21,11 @@ from mine_fast.evaluation import HeldOutScores, held_out_scores
 from mine_fast.inputs import QuantileInputs
 from mine_fast.native import pair_scorer
 from mine_fast.pair_scoring import PairScorer
+from mine_fast.selection import FoldHistory
 from mine_fast.separable import SeparableCritic
 from mine_fast.stacking import stacking_weights
 from mine_fast.training import (
     LEVEL_ROWS_TO_READ,
-    FoldHistory,
     TrainingSettings,
     fitting_threads,
     free_level,

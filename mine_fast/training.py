@@ -24,7 +24,7 @@ from mine_fast.steps import NativeSteps, Steps, TorchSteps
 if TYPE_CHECKING:
     from mine_fast.loss import DVLoss
 
-__all__ = ["FoldHistory", "TrainingSettings", "default_steps", "free_level", "train_critic"]
+__all__ = ["TrainingSettings", "default_steps", "free_level", "train_critic"]
 
 #: Reference rows that tell the level of a row of x: to choose a step by, and to read an estimate off. At 2.88 nats a
 #: normalised critic (loss "js") lost 0.03 nats by 256 and 0.19 by 64.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mine_fast.evaluation import ESTIMATE_TAIL_ROWS, HeldOutScores
 from mine_fast.result import Flag
-from mine_fast.training import FoldHistory
+from mine_fast.selection import FoldHistory
 
 __all__ = ["overfitted", "still_rising", "training_flags"]
 
