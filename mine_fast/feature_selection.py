@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mine_fast.column_pairs import narrow_settings, without_scores
-from mine_fast.many import FailedEstimate, estimate_many
+from mine_fast.column_pairs import narrow_settings
+from mine_fast.many import estimate_many
 from mine_fast.multiple_testing import q_values
+from mine_fast.result import FailedEstimate, without_scores
 
 try:
     from sklearn.base import BaseEstimator

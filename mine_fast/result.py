@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Flag", "History", "MIResult"]
+__all__ = ["FailedEstimate", "Flag", "History", "MIResult", "without_scores"]
 
 _BITS_PER_NAT = 1 / math.log(2)
 
@@ -302,6 +302,54 @@ class MIResult:
         from mine_fast.plotting import plot_result
 
         return plot_result(self, truth, figure)
+
+
+@dataclass(frozen=True)
+class FailedEstimate:
+    """What `estimate_many` gives for a pair that could not be estimated.
+
+    Whatever else is asked of it that an `MIResult` has raises an AttributeError with the reason: a number is never made
+    up. `r.error is None` tells the results that are there from those that are not.
+
+    Attributes:
+        error: the exception that `mine_fast.estimate` would have raised for this pair.
+        index: the number of the pair.
+
+    >>> import mine_fast
+    >>> r = mine_fast.FailedEstimate(ValueError("x must be finite"), 3)
+    >>> print(r)
+    pair 3 failed: ValueError: x must be finite
+    >>> r.mi
+    Traceback (most recent call last):
+    ...
+    AttributeError: no mi: pair 3 failed: ValueError: x must be finite
+    """
+
+    error: Exception
+    index: int
+
+    def __str__(self) -> str:
+        return f"pair {self.index} failed: {type(self.error).__name__}: {self.error}"
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _RESULT_NAMES:
+            raise AttributeError(f"no {name}: {self}") from self.error
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+
+_RESULT_NAMES = {field.name for field in fields(MIResult)} | {name for name in vars(MIResult) if name[0] != "_"}
+
+
+def without_scores(result: MIResult | FailedEstimate) -> MIResult | FailedEstimate:
+    """Thousands of pairs would fill the memory with what histograms are drawn from."""
+    if isinstance(result, FailedEstimate):
+        return result
+    return replace(
+        result,
+        joint_scores=result.joint_scores[:0].copy(),
+        marginal_scores=result.marginal_scores[:0].copy(),
+        trainings=tuple(without_scores(one) for one in result.trainings),  # type: ignore[misc]
+    )
 
 
 def _same(curves: Sequence[Sequence[float]], others: Sequence[Sequence[float]]) -> bool:
