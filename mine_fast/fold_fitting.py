@@ -21,6 +21,7 @@ from mine_fast.evaluation import HeldOutScores, held_out_scores
 from mine_fast.inputs import QuantileInputs
 from mine_fast.native import pair_scorer
 from mine_fast.pair_scoring import PairScorer
+from mine_fast.reference import log_mean_exp
 from mine_fast.selection import FoldHistory
 from mine_fast.separable import SeparableCritic
 from mine_fast.stacking import stacking_weights
@@ -232,7 +233,7 @@ def _weigh(critic: StackedCritic, members: list[PairScorer], rows: PairSource, f
     joint, marginal = critic.limited(joint), critic.limited(marginal)
     weights = stacking_weights(joint, marginal)
     critic.weights.copy_(weights)
-    return torch.logsumexp(weights @ marginal, 0) - math.log(marginal.shape[1])
+    return log_mean_exp(weights @ marginal)
 
 
 def train_alone(wanted: ToTrain) -> FoldHistory:

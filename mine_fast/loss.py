@@ -24,6 +24,7 @@ from mine_fast.distributed import distributed_loss
 from mine_fast.modules import StartingState
 from mine_fast.ops.dv import check_dv_arguments, dv_term
 from mine_fast.processes import Processes, processes_of
+from mine_fast.reference import sum_dtype
 
 __all__ = ["DVLoss"]
 
@@ -214,7 +215,7 @@ class DVLoss(nn.Module):
         if fused is None:
             return loss_of_scores(scores, x.shape[0], self.loss, self.clip), self.log_ema
         # The average is kept in the dtype of the module, the term in that of the sums.
-        log_ema = self.log_ema.to(torch.float64 if scores.dtype == torch.float64 else torch.float32)
+        log_ema = self.log_ema.to(sum_dtype(scores.dtype))
         return dv_term(scores, x.shape[0], log_ema, self.alpha, fused)[:2]
 
     def at_start(self: Self, seed: int) -> Self:

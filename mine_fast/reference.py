@@ -42,6 +42,16 @@ _MIN_BITS = 6
 _ROUNDS = 8
 
 
+def sum_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What values of a dtype are added up in: float64 for float64, float32 for all others."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def log_mean_exp(scores: Tensor, dim: int = 0) -> Tensor:
+    """Log mean exp over one dimension."""
+    return torch.logsumexp(scores, dim) - math.log(scores.shape[dim])
+
+
 def _signed(value: int) -> int:
     """The two's complement of a 64-bit constant: torch multiplies int64 modulo 2^64."""
     return value - (1 << 64) if value >= 1 << 63 else value
@@ -52,7 +62,8 @@ def _shift_right(v: Tensor, bits: int) -> Tensor:
     return (v >> bits) & ((1 << (64 - bits)) - 1)
 
 
-def _mix64(v: Tensor) -> Tensor:
+def mix64(v: Tensor) -> Tensor:
+    """An invertible mixture of the bits of int64, modulo 2^64 (the finaliser of SplitMix64: Steele et al., 2014)."""
     v = (v ^ _shift_right(v, 30)) * _signed(0xBF58476D1CE4E5B9)
     v = (v ^ _shift_right(v, 27)) * _signed(0x94D049BB133111EB)
     return v ^ _shift_right(v, 31)
@@ -83,13 +94,13 @@ def bijection(key: Tensor, stream: int, n: int) -> Tensor:
     bits = max(_MIN_BITS, (n - 1).bit_length())
     low_bits = bits // 2
     low_mask, high_mask = (1 << low_bits) - 1, (1 << (bits - low_bits)) - 1
-    state = _mix64(seed + _signed(_GOLDEN))
+    state = mix64(seed + _signed(_GOLDEN))
     stream_key = _signed((stream * _STREAM_STEP + _GOLDEN) % (1 << 64))
-    state = _mix64(state ^ (offset * _signed(_OFFSET_STEP) + stream_key))
+    state = mix64(state ^ (offset * _signed(_OFFSET_STEP) + stream_key))
     round_keys = []
     for _ in range(_ROUNDS):
         state = state + _signed(_GOLDEN)
-        round_keys.append(_shift_right(_mix64(state), 32))
+        round_keys.append(_shift_right(mix64(state), 32))
 
     def encrypt(v: Tensor) -> Tensor:
         low, high = v & low_mask, v >> low_bits
@@ -210,11 +221,11 @@ def dv_term(
     Returns:
         loss [], the new log-EMA [], and (joint mean, log-mean-exp, log normaliser) [3].
     """
-    work = scores if scores.dtype == torch.float64 else scores.float()
+    work = scores.to(sum_dtype(scores.dtype))
     joint, marginal = work[:joint_rows], work[joint_rows:]
     joint_mean = joint.mean()
-    log_mean_exp = torch.logsumexp(marginal, 0) - math.log(marginal.numel())
-    batch = log_mean_exp.detach()
+    level = log_mean_exp(marginal)
+    batch = level.detach()
     finite = batch.isfinite()
     log_normaliser = batch
     if loss == "mine":
@@ -224,11 +235,11 @@ def dv_term(
         log_normaliser = torch.where(finite, log_ema, batch)
         # The value is that of the batch, the gradient that of the moving average: exp(t - log_ema) / M.
         weight = torch.exp(marginal - log_normaliser) / marginal.numel()
-        second = torch.where(finite, batch + weight.sum() - weight.sum().detach(), log_mean_exp)
+        second = torch.where(finite, batch + weight.sum() - weight.sum().detach(), level)
     elif loss == "mine_biased":
-        second = log_mean_exp
+        second = level
     else:
-        # Not exp(log_mean_exp - 1), whose gradient is inf * 0 where it overflows.
+        # Not exp(level - 1), whose gradient is inf * 0 where it overflows.
         second = torch.exp(marginal - (1 + math.log(marginal.numel()))).sum()
         log_normaliser = torch.ones_like(log_normaliser)
     statistics = torch.stack([joint_mean.detach(), batch, log_normaliser])
