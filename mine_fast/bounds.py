@@ -10,12 +10,12 @@ in float32 (float64 for float64 scores), differentiate by ordinary autograd to a
 from __future__ import annotations
 
 import math
-import numbers
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mine_fast.checks import as_number
 from mine_fast.ops._checks import check_floating, check_integer
 from mine_fast.reference import LOSSES as FUSED_LOSSES
 from mine_fast.reference import log_mean_exp, sum_dtype
@@ -106,9 +106,9 @@ def smile_loss(scores: Tensor, joint_rows: int, clip: float = 5.0) -> Tensor:
     >>> smile_loss(torch.tensor([2.0, 2.0, 100.0, 100.0]), joint_rows=2, clip=5.0)
     tensor(3.)
     """
-    check_clip(clip)
+    clip = as_clip(clip)
     joint, marginal = _joint_and_marginal(scores, joint_rows)
-    return _classifier_loss(joint, marginal, "smile", float(clip))
+    return _classifier_loss(joint, marginal, "smile", clip)
 
 
 def infonce_loss(scores: Tensor, joint_rows: int) -> Tensor:
@@ -152,16 +152,12 @@ def infonce_of_matrix(scores: Tensor) -> Tensor:
     return (log_mean_exp(scores, 1) - scores.diagonal()).mean()
 
 
-def check_clip(clip: object) -> None:
-    """Refuse a clip that is no number above 0."""
-    if isinstance(clip, bool) or not isinstance(clip, numbers.Real):
-        raise TypeError(f"clip must be a number above 0, got {type(clip).__name__} {clip!r}")
-    try:
-        positive = float(clip) > 0
-    except OverflowError as error:
-        raise ValueError("clip must be above 0 and a 64-bit float, got an integer beyond them") from error
-    if not positive:
+def as_clip(clip: object) -> float:
+    """A clip as Python's float, refused unless it is a number above 0."""
+    number = as_number("clip", clip, "a number above 0")
+    if not number > 0:
         raise ValueError(f"clip must be above 0, got {clip}")
+    return number
 
 
 def limited(marginal: Tensor, loss: str, clip: float) -> Tensor:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import numbers
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from mine_fast.checks import check_progress
+from mine_fast.checks import as_number, check_progress
 from mine_fast.concurrency import fitting_memory
 from mine_fast.data import PairSource
 from mine_fast.describing import describe, is_pandas
@@ -188,8 +187,7 @@ def check_max_memory(max_memory: object) -> float:
         TypeError: no number.
         ValueError: not above 0.
     """
-    if isinstance(max_memory, bool) or not isinstance(max_memory, numbers.Real):
-        raise TypeError(f"max_memory must be a number of bytes or None, got {type(max_memory).__name__} {max_memory!r}")
-    if not float(max_memory) > 0:
+    limit = as_number("max_memory", max_memory, "a number of bytes or None")
+    if not limit > 0:
         raise ValueError(f"max_memory must be above 0 bytes, got {max_memory!r}")
-    return float(max_memory)
+    return limit

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mine_fast.checks import as_number
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -204,8 +206,7 @@ class MIResult:
         >>> round(MIResult(mi=1.0, stderr=0.1, p_value=0.01, n=100).lower(0.975), 3)
         0.804
         """
-        if isinstance(confidence, bool) or not isinstance(confidence, int | float):
-            raise TypeError(f"confidence must be a number in (0, 1), got {type(confidence).__name__} {confidence!r}")
+        confidence = as_number("confidence", confidence, "a number in (0, 1)")
         if not 0 < confidence < 1:
             raise ValueError(f"confidence must be in (0, 1), for example 0.95, got {confidence}")
         mi = self.mi if self.certified_mi is None else min(self.mi, self.certified_mi)
