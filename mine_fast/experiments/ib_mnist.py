@@ -29,9 +29,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 import mine_fast
 from mine_fast.experiments.data import Digits, mnist
 from mine_fast.experiments.experiment import Experiment, Metrics
-from mine_fast.experiments.figures import BLUE, CYCLE, GREY, ORANGE, panels
+from mine_fast.experiments.figures import CYCLE, panels
 from mine_fast.experiments.run import Run
 from mine_fast.files import save_figure
+from mine_fast.plotting import BLUE, GREY, ORANGE
 
 __all__ = ["EXPERIMENT", "Settings", "reversed_gradient", "sampled_information"]
 
