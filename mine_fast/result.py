@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mine_fast.checks import as_number
+from mine_fast.plain_json import plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -285,7 +286,7 @@ class MIResult:
         if self.trainings:
             values["training_mi"] = [training.mi for training in self.trainings]
             values["training_spread"] = self.training_spread
-        return {name: _plain(value) for name, value in values.items()}
+        return {name: plain(value) for name, value in values.items()}
 
     def plot(self, truth: float | None = None, *, figure: Figure | None = None) -> Figure:
         """Draw the training curves with the estimate, and the histograms of the critic's scores.
@@ -357,16 +358,3 @@ def _same(curves: Sequence[Sequence[float]], others: Sequence[Sequence[float]]) 
     return len(curves) == len(others) and all(
         np.array_equal(a, b, equal_nan=True) for a, b in zip(curves, others, strict=True)
     )
-
-
-def _plain(value: Any) -> Any:
-    """As JSON has it: numbers, strings, lists and dicts; anything else by its name."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, tuple | list | np.ndarray):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if isinstance(value, bool | int | str | type(None)) else str(value)
