@@ -11,14 +11,15 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
+import record
 from prose import wrapped
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "experiments"
-PAGES = sorted((ROOT / "docs").glob("experiments*.md"))
+from mine_fast.experiments.ib_mnist import ARMS
+
+RESULTS = record.RESULTS / "experiments"
+PAGES = sorted((record.ROOT / "docs").glob("experiments*.md"))
 
 
 def number(value: Any, digits: int = 3) -> str:
@@ -76,20 +77,12 @@ def equitability(document: dict[str, Any]) -> str:
 
 
 def ib_mnist(document: dict[str, Any]) -> str:
-    published = {
-        "baseline": "1.38",
-        "dropout": "1.34",
-        "confidence penalty": "1.36",
-        "label smoothing": "1.40",
-        "VIB": "1.13",
-        "MINE": "1.01",
-    }
     keys = ("error", "averaged error", "noise to signal", "I(X;Z), exact", "I(X;Z), MINE")
     head = ["", "last weights", "averaged weights", "published", "noise / signal", "I(X;Z) exact", "by its critic"]
     rows = []
     for arm, result in document["metrics"].items():
         cells = [number(result.get(key), 2) for key in keys]
-        rows.append([arm, *cells[:2], published.get(arm, ""), *cells[2:]])
+        rows.append([arm, *cells[:2], number(ARMS.get(arm), 2), *cells[2:]])
     return about(document, "Test error in percent, information in nats") + "\n\n" + table(head, rows)
 
 

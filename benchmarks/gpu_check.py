@@ -23,7 +23,6 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ import baselines
 import record as results
 import torch
 from timing import SIZES
-from torch import Tensor, nn
+from torch import Tensor
 
 import mine_fast
 from mine_fast import _library, info, ops
@@ -40,7 +39,6 @@ from mine_fast.graphed_steps import STEPS_PER_GRAPH, GraphedSteps
 from mine_fast.steps import TorchSteps
 
 raw = torch.ops.mine_fast
-ROOT = Path(__file__).resolve().parents[1]
 STEPS = (*SIZES, (20, 20, 512, 2, 8192))
 
 
@@ -70,7 +68,9 @@ def measure_together(contenders: dict[str, Callable[[], object]], iterations: in
 
 
 def quantiles(values: list[float]) -> dict[str, Any]:
-    return {**results.quantiles(values), "unit": "us"}
+    """Of one value, which has none, that value as the median."""
+    found = results.quantiles(values) if len(values) > 1 else {"median": values[0], "n": 1}
+    return {**found, "unit": "us"}
 
 
 # Stages ---------------------------------------------------------------------------------------------------------------
@@ -93,7 +93,7 @@ def environment() -> dict[str, Any]:
     }
 
 
-def run_program(command: list[str], seconds: float, cwd: Path = ROOT) -> dict[str, Any]:
+def run_program(command: list[str], seconds: float, cwd: Path = results.ROOT) -> dict[str, Any]:
     """Its last line, and the end of its output if it failed."""
     result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=seconds)
     lines = result.stdout.strip().splitlines() or result.stderr.strip().splitlines() or [""]
@@ -108,7 +108,7 @@ def tests(seconds: float) -> dict[str, Any]:
         raise RuntimeError("pytest is not installed")
     # From tests/, not the root, where the source folder would hide the installed package; without the settings and
     # fixtures of the whole suite, whose plugins this machine may not have.
-    folder = ROOT / "tests" / "cuda"
+    folder = results.ROOT / "tests" / "cuda"
     command = [sys.executable, "-m", "pytest", str(folder), f"--confcutdir={folder}", "-o", "addopts=", "-q", "-rfE"]
     command += ["-p", "no:cacheprovider", "--tb=short"]
     return run_program(command, seconds, cwd=folder)
@@ -188,12 +188,7 @@ class _Trainer:
 
     def __init__(self, size: tuple[int, int, int, int, int], fused: bool) -> None:
         x_width, y_width, hidden, layers, self.rows = size
-        torch.manual_seed(0)
-        widths = [x_width + y_width] + [hidden] * layers
-        stack: list[nn.Module] = []
-        for fan_in, fan_out in pairwise(widths):
-            stack += [nn.Linear(fan_in, fan_out), nn.ReLU()]
-        self.critic = nn.Sequential(*stack, nn.Linear(hidden, 1)).cuda()
+        self.critic = baselines.make_critic(x_width, y_width, hidden, layers).cuda()
         self.rest = self.critic[2:]
         self.x = torch.randn(self.rows, x_width, device="cuda")
         self.y = torch.randn(self.rows, y_width, device="cuda")
@@ -299,14 +294,23 @@ def many_estimates() -> Iterator[dict[str, Any]]:
         pairs = list(zip(x, x + noise, strict=True))
         rows: dict[str, Any] = {}
         for name, engine, some in (("one stack", "auto", pairs), ("one by one", "torch", pairs[:1])):
-            start = time.perf_counter()
-            found = mine_fast.estimate_many(some, engine=engine)
-            seconds = (time.perf_counter() - start) / len(some)
-            errors = [str(one) for one in found if one.error is not None]
-            if errors:
-                raise RuntimeError(errors[0])
-            rows[name] = dict.fromkeys(("median", "q10", "q90"), 1e6 * seconds)
+            if count == 1:
+                seconds_to_estimate(some, engine)  # a warm-up: the first loads kernels
+            readings = [seconds_to_estimate(some, engine)]
+            while len(readings) < 5 and sum(readings) + readings[0] < 3:  # the stage's time holds no more of 64 pairs
+                readings.append(seconds_to_estimate(some, engine))
+            rows[name] = quantiles([1e6 * seconds / len(some) for seconds in readings])
         yield {"figure": f"estimate_many of {count} pairs, a pair", "rows": rows}
+
+
+def seconds_to_estimate(pairs: list[tuple[Tensor, Tensor]], engine: str) -> float:
+    start = time.perf_counter()
+    found = mine_fast.estimate_many(pairs, engine=engine)
+    seconds = time.perf_counter() - start
+    errors = [str(one) for one in found if one.error is not None]
+    if errors:
+        raise RuntimeError(errors[0])
+    return seconds
 
 
 # Running them ---------------------------------------------------------------------------------------------------------
@@ -332,7 +336,7 @@ def main() -> int:
     report: dict[str, Any] = {"environment": environment(), "stages": {}}
     print(json.dumps(report["environment"], indent=2), flush=True)
     name = re.sub(r"[^a-z0-9]+", "-", report["environment"]["gpu"].lower()).strip("-")
-    target = ROOT / "benchmarks" / "results" / f"{name}.json"
+    target = results.RESULTS / f"{name}.json"
     target.parent.mkdir(exist_ok=True)
     stages: tuple[tuple[str, float, Callable[[], Any]], ...] = (
         ("tests", 150, lambda: tests(145)),
@@ -380,7 +384,8 @@ def print_figure(figure: dict[str, Any]) -> None:
         speed = (
             f"  {row['gb_per_s']:8.1f} GB/s ({100 * row['of_device_copy']:.0f}% of a copy)" if "gb_per_s" in row else ""
         )
-        print(f"  {name:26s} {row['median']:10.1f} us  [{row['q10']:.1f}, {row['q90']:.1f}]{speed}")
+        spread = f"[{row['q10']:.1f}, {row['q90']:.1f}]" if "q10" in row else "[one reading]"
+        print(f"  {name:26s} {row['median']:10.1f} us  {spread}{speed}")
     for name, error in figure.get("errors", {}).items():
         print(f"  {name:26s} {error.splitlines()[0]}")
     sys.stdout.flush()

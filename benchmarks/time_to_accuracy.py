@@ -1,14 +1,16 @@
-"""CPU time until the held-out value is within 5% of the truth and stays there: `estimate`'s critic and training by its
-defaults against mine-pytorch's, on a Gaussian pair with correlation 0.9 (0.830 nats), 3000 rows, one thread.
+"""CPU time until the held-out value is within 5% of the truth and stays there: `MLPCritic` and the training that
+`estimate` makes by default against mine-pytorch's, on a Gaussian pair with correlation 0.9 (0.830 nats), 3000 rows, one
+thread.
 
     python benchmarks/time_to_accuracy.py [--seeds 9]
 
-Only training counts: the clock stands still while a held-out value is read, off 5000 fresh rows, so
-that both are judged alike. Ours is one fold of `estimate`: quantile inputs, SiLU 64-64, AdamW at 1e-2, averaged
-weights; preparing the inputs counts. mine-pytorch: ReLU 100-100, Adam at 1e-4, batches of 500 in a new order every
-pass, its way of stepping (benchmarks/baselines.py), with anomaly detection on as it ships and off.
+Only training counts: the clock stands still while a held-out value is read, off 5000 fresh rows, so that both are
+judged alike. Ours is one training of `MLPCritic`: quantile inputs, SiLU 64-64-64, AdamW at 1e-2, averaged weights;
+preparing the inputs counts. mine-pytorch: ReLU 100-100, Adam at 1e-4, batches of 500 in a new order every pass, its way
+of stepping (benchmarks/baselines.py), with anomaly detection on as it ships and off.
 
-A whole `estimate` is four such folds with a permutation test and standard error; its time is given too.
+A whole `estimate` trains the two networks of a `StackedCritic` in each of four folds, tests independence by
+permutations and gives a standard error; its time is given too.
 """
 
 from __future__ import annotations

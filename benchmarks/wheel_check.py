@@ -26,7 +26,6 @@ from typing import Any
 
 import record
 
-ROOT = Path(__file__).resolve().parents[1]
 #: What a wheel for any torch may need of it: these are left to the torch that is there.
 TORCH_LIBRARIES = ("libtorch.so", "libtorch_cpu.so", "libc10.so", "libtorch_cuda.so", "libc10_cuda.so", "libcudart.so")
 SYSTEM_LIBRARIES = ("libstdc++.so", "libm.so", "libgcc_s.so", "libc.so", "libpthread.so", "ld-linux")
@@ -34,8 +33,8 @@ SYSTEM_LIBRARIES = ("libstdc++.so", "libm.so", "libgcc_s.so", "libc.so", "libpth
 
 def build_wheel(folder: Path) -> Path:
     """Build the wheel with this Python and its torch."""
-    command = [sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "-w", str(folder), str(ROOT)]
-    subprocess.run(command, check=True, stdout=sys.stderr)
+    command = [sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "-w", str(folder)]
+    subprocess.run([*command, str(record.ROOT)], check=True, stdout=sys.stderr)
     [wheel] = folder.glob("mine_fast-*.whl")
     return wheel
 
@@ -65,7 +64,7 @@ def smoke(python: Path, wheel: Path) -> dict[str, Any]:
     install = [str(python), "-m", "pip", "install", "--quiet", "--no-deps", "--force-reinstall", str(wheel)]
     subprocess.run(install, check=True, stdout=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
-        script = shutil.copy(ROOT / "benchmarks" / "wheel_smoke.py", folder)
+        script = shutil.copy(record.ROOT / "benchmarks" / "wheel_smoke.py", folder)
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         done = subprocess.run([str(python), script], cwd=folder, capture_output=True, text=True, env=environment)
     if done.returncode:

@@ -23,22 +23,23 @@ STABLE_TORCH_LIBRARY(mine_fast, m) {
   m.def("pair(Tensor x, Tensor y, Tensor key, SymInt shuffles) -> Tensor");
   m.def("pair_backward(Tensor grad, Tensor key, SymInt x_width, SymInt shuffles) -> (Tensor, Tensor)");
 
-  // x_part [B, h] = x Wx^T, y_part [B, h] = y Wy^T, bias [h] -> activation(x_part + shuffled y_part + bias), [(1 + S) * B, h].
+  // x_part [B, h] = x Wx^T, y_part [B, h] = y Wy^T, bias [h]
+  //   -> activation(x_part + shuffled y_part + bias), [(1 + S) * B, h].
   m.def(
       "paired_first_layer(Tensor x_part, Tensor y_part, Tensor bias, Tensor key, SymInt shuffles, int activation, "
       "float slope) -> Tensor");
   m.def(
-      "paired_first_layer_backward(Tensor grad, Tensor x_part, Tensor y_part, Tensor bias, Tensor key, SymInt "
-      "shuffles, "
-      "int activation, float slope) -> (Tensor, Tensor)");
+      "paired_first_layer_backward(Tensor grad, Tensor x_part, Tensor y_part, Tensor bias, Tensor key, "
+      "SymInt shuffles, int activation, float slope) -> (Tensor, Tensor)");
 
   // scores [N + M] with N = joint_rows -> loss [], new log_ema [], (joint mean, log-mean-exp, log normaliser) [3].
   m.def("dv_term(Tensor scores, SymInt joint_rows, Tensor log_ema, float alpha, int loss) -> (Tensor, Tensor, Tensor)");
   m.def("dv_term_backward(Tensor grad, Tensor scores, SymInt joint_rows, Tensor statistics) -> Tensor");
 
   // dv_term of the joint pairs (i, i) and of all pairs (i, j), j != i, of a critic given by its first layer's products,
-  // x_part [B, h] (with the bias) and y_part [B, h], and `later`, weight and bias of each later layer. The fourth result
-  // is the gradient of the loss, [2 B h + P], of x_part, y_part and `later` one after the other; [0] if not wanted.
+  // x_part [B, h] (with the bias) and y_part [B, h], and `later`, weight and bias of each later layer. The fourth
+  // result is the gradient of the loss, [2 B h + P], of x_part, y_part and `later` one after the other; [0] if not
+  // wanted.
   m.def(
       "all_pairs(Tensor x_part, Tensor y_part, Tensor[] later, int[] activations, float[] slopes, Tensor log_ema, "
       "float alpha, int loss, bool with_gradient) -> (Tensor, Tensor, Tensor, Tensor)");

@@ -33,8 +33,6 @@ struct LogSumExp {
   T max = -static_cast<T>(INFINITY);
   T sum = 0;
 
-  MINE_FAST_HD void add(T v) { merge({v, T(1)}); }
-
   MINE_FAST_HD void merge(LogSumExp other) {
     if (other.sum == T(0)) return;
     if (sum == T(0)) {

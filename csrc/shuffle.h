@@ -23,6 +23,15 @@
 
 namespace mine_fast {
 
+// What counters are multiplied with before they are hashed, odd; the first is 2^64 over the golden ratio.
+constexpr uint64_t kGolden = 0x9e3779b97f4a7c15ull;
+constexpr uint64_t kOffsetStep = 0xd1342543de82ef95ull;
+constexpr uint64_t kStreamStep = 0xaf251af3b0f025b5ull;
+
+// Streams of bijections of one (seed, offset): the order of a batch's rows, that of the shifts, and that of the rows of
+// pass `offset` over the data.
+constexpr uint64_t kRowStream = 0, kShiftStream = 1, kPassStream = 2;
+
 // The 64-bit finaliser of SplitMix64 (Steele et al., 2014).
 MINE_FAST_HD uint64_t mix64(uint64_t v) {
   v = (v ^ (v >> 30)) * 0xbf58476d1ce4e5b9ull;
@@ -48,7 +57,7 @@ class Bijection {
     low_mask_ = static_cast<uint32_t>((uint64_t{1} << low_bits_) - 1);
     high_mask_ = static_cast<uint32_t>((uint64_t{1} << (bits - low_bits_)) - 1);
     uint64_t state = mix64(seed + kGolden);
-    state = mix64(state ^ (offset * 0xd1342543de82ef95ull + stream * 0xaf251af3b0f025b5ull + kGolden));
+    state = mix64(state ^ (offset * kOffsetStep + stream * kStreamStep + kGolden));
     for (int r = 0; r < kRounds; ++r) {
       state += kGolden;
       round_key_[r] = static_cast<uint32_t>(mix64(state) >> 32);
@@ -71,8 +80,8 @@ class Bijection {
     return static_cast<int64_t>(v);
   }
 
-  // One step of the walk, within the power of two [0, domain()). In 32 bits, which hold it for n <= 2^32, a loop over it
-  // is vectorised.
+  // One step of the walk, within the power of two [0, domain()). In 32 bits, which hold it for n <= 2^32, a loop over
+  // it is vectorised.
   template <typename Word>
   MINE_FAST_HD Word encrypt(Word v) const {
     uint32_t low = static_cast<uint32_t>(v) & low_mask_;
@@ -87,7 +96,6 @@ class Bijection {
   MINE_FAST_HD int64_t domain() const { return (static_cast<int64_t>(high_mask_) + 1) << low_bits_; }
 
  private:
-  static constexpr uint64_t kGolden = 0x9e3779b97f4a7c15ull;
   // Below 2^kMinBits the halves are too narrow for the rounds to mix; a larger domain only costs a longer walk.
   static constexpr int kMinBits = 6;
   static constexpr int kRounds = 8;  // 4 fail a chi-square test of pairs of rows on small n, 6 pass; 8 for margin
@@ -114,7 +122,7 @@ class MarginalShuffle {
  public:
   MarginalShuffle() = default;  // uninitialised, as above
   MINE_FAST_HD MarginalShuffle(uint64_t seed, uint64_t offset, int64_t n)
-      : n_(n), order_(seed, offset, 0, n), shifts_(seed, offset, 1, n - 1) {}
+      : n_(n), order_(seed, offset, kRowStream, n), shifts_(seed, offset, kShiftStream, n - 1) {}
 
   // The shift of shuffle s, in [1, n). Past n-1 shuffles the pairs repeat, each equally often.
   MINE_FAST_HD int64_t shift(int64_t s) const { return 1 + shifts_.apply(s % (n_ - 1)); }
@@ -123,15 +131,11 @@ class MarginalShuffle {
   MINE_FAST_HD const Bijection& order() const { return order_; }
   MINE_FAST_HD int64_t rank(int64_t i) const { return order_.apply(i); }
 
-  // The row of y that row i of x meets under this shift.
-  MINE_FAST_HD int64_t partner(int64_t i, int64_t shift) const { return partner_of_rank(rank(i), shift); }
+  // The row of y that the row of x of this rank meets under this shift; by n - shift, the row of x that meets it.
   MINE_FAST_HD int64_t partner_of_rank(int64_t rank, int64_t shift) const {
     const int64_t p = rank + shift;
     return order_.invert(p >= n_ ? p - n_ : p);
   }
-
-  // The row of x that meets row j of y: owner(partner(i, k), k) == i.
-  MINE_FAST_HD int64_t owner(int64_t j, int64_t shift) const { return partner_of_rank(rank(j), n_ - shift); }
 
  private:
   int64_t n_;

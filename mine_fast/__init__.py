@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from mine_fast.errors import DivergenceError
     from mine_fast.estimator import MINE, estimate
     from mine_fast.feature_selection import MutualInfoSelector as MutualInfoSelector  # not in __all__: needs an extra
-    from mine_fast.many import FailedEstimate, estimate_many
+    from mine_fast.many import estimate_many
     from mine_fast.matrix import MIMatrix
     from mine_fast.noise import GaussianNoise
-    from mine_fast.result import Flag, MIResult
+    from mine_fast.result import FailedEstimate, Flag, MIResult
     from mine_fast.separable import SeparableCritic
     from mine_fast.training import TrainingSettings
 
@@ -53,7 +53,7 @@ __all__ = [
 _HOMES = {
     "MINE": "estimator",
     "DivergenceError": "errors",
-    "FailedEstimate": "many",
+    "FailedEstimate": "result",
     "Flag": "result",
     "GaussianNoise": "noise",
     "MIMatrix": "matrix",

@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from mine_fast.bounds import fused_name, trained_as_classifier
+from mine_fast.bounds import fused_name, limited, marginal_value, trained_as_classifier
 from mine_fast.critics import call_critic, check_layer_dtype, check_width, critic_layers, explaining
 from mine_fast.layer_stack import read_critic
 from mine_fast.noise import GaussianNoise
 from mine_fast.ops.all_pairs import all_pairs_term
 from mine_fast.ops.dv import dv_term
+from mine_fast.reference import sum_dtype
 
 __all__ = ["all_pairs_loss", "all_pairs_terms"]
 
@@ -83,7 +84,7 @@ def _of_perceptron(
     linear = [module for module in layers if isinstance(module, nn.Linear)]
     check_width(linear[0], x.shape[1], y.shape[1])
     check_layer_dtype(linear[0], x)
-    log_ema = log_ema.to(_sum_dtype(x))
+    log_ema = log_ema.to(sum_dtype(x.dtype))
     weights, biases = [layer.weight for layer in linear], [layer.bias for layer in linear]
     return all_pairs_term(x, y, weights, biases, stack.codes[:-1], stack.slopes[:-1], log_ema, alpha, loss)[:2]
 
@@ -144,14 +145,13 @@ def _of_tiles(
     joint, terms = _tile_terms(critic, method, x, y, loss, clip)
     if loss == "infonce":
         return (terms[0] - math.log(rows) - joint).mean(), log_ema
-    log_mean_exp = torch.logsumexp(terms[0], 0) - math.log(rows * (rows - 1))
+    level = torch.logsumexp(terms[0], 0) - math.log(rows * (rows - 1))
     fused = fused_name(loss)
     if fused is not None:
         # The term of marginal scores is that of their log-mean-exp, as one score.
-        scores = torch.cat([joint, log_mean_exp[None]])
+        scores = torch.cat([joint, level[None]])
         return dv_term(scores, rows, log_ema.to(joint.dtype), alpha, fused)[:2]
-    value = torch.exp(log_mean_exp) - 1 if loss == "js" else log_mean_exp
-    return trained_as_classifier(joint, value, terms[1].sum() / (rows * (rows - 1))), log_ema
+    return trained_as_classifier(joint, marginal_value(level, loss), terms[1].sum() / (rows * (rows - 1))), log_ema
 
 
 def _tile_terms(
@@ -160,7 +160,7 @@ def _tile_terms(
     """The joint scores [B] and, of every row of x, what `_row_terms` gives, [1 or 2, B]."""
     rows = x.shape[0]
     joint = call_critic(critic, method, x, y)
-    joint = joint.to(_sum_dtype(joint))
+    joint = joint.to(sum_dtype(joint.dtype))
 
     def tile(x_rows: Tensor, y: Tensor, begin: int) -> Tensor:
         scores = call_critic(critic, method, *_every_pair(x_rows, y)).view(-1, rows)
@@ -192,12 +192,7 @@ def _row_terms(scores: Tensor, begin: int, loss: str, clip: float) -> Tensor:
         return torch.logsumexp(scores, 1)[None]
     x_row = torch.arange(begin, begin + scores.shape[0], device=scores.device)
     is_joint = x_row[:, None] == torch.arange(scores.shape[1], device=scores.device)
-    limited = scores.clamp(-clip, clip) if loss == "smile" else scores
-    levels = torch.logsumexp(limited.masked_fill(is_joint, -math.inf), 1)
+    levels = torch.logsumexp(limited(scores, loss, clip).masked_fill(is_joint, -math.inf), 1)
     if fused_name(loss) is not None:
         return levels[None]
     return torch.stack([levels, -F.logsigmoid(-scores).masked_fill(is_joint, 0.0).sum(1)])
-
-
-def _sum_dtype(like: Tensor) -> torch.dtype:
-    return torch.float64 if like.dtype == torch.float64 else torch.float32

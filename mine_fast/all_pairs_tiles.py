@@ -53,7 +53,7 @@ def _all_pairs(
         diagonal.fill_(-math.inf)
         row_levels.append(torch.logsumexp(scores, 1))
     # The term of marginal scores is that of their log-mean-exp, as one score.
-    levels = torch.cat(row_levels).to(_sum_dtype(x_part))
+    levels = torch.cat(row_levels).to(_widest_dtype(x_part))
     log_mean_exp = torch.logsumexp(levels, 0) - math.log(rows * (rows - 1))
     scores = torch.cat([torch.cat(joint).to(levels.dtype), log_mean_exp[None]])
     value, new_log_ema, statistics = dv_term(scores, rows, log_ema.to(levels.dtype), alpha, LOSSES[loss])
@@ -83,7 +83,8 @@ def _diagonal(tile: Tensor, begin: int) -> Tensor:
     return tile[:, begin:].diagonal()
 
 
-def _sum_dtype(like: Tensor) -> torch.dtype:
+def _widest_dtype(like: Tensor) -> torch.dtype:
+    """What many tiles are added up in: float64, which only MPS does not have."""
     return like.dtype if like.device.type == "mps" else torch.float64
 
 
@@ -115,7 +116,7 @@ class _Critic:
 
     def start_gradient(self) -> None:
         """Set all sums to zero."""
-        dtype = _sum_dtype(self.x_part)
+        dtype = _widest_dtype(self.x_part)
         self.x_sums, self.y_sums = (torch.zeros_like(part, dtype=dtype) for part in (self.x_part, self.y_part))
         self.weight_sums, self.bias_sums = (
             [torch.zeros_like(t, dtype=dtype) for t in tensors] for tensors in (self.weights, self.biases)

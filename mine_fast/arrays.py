@@ -8,19 +8,9 @@ import torch
 from torch import Tensor
 
 from mine_fast.conversion import as_floating
-from mine_fast.describing import WANTED, describe
+from mine_fast.describing import describe
 
-__all__ = [
-    "MINIMUM_ROWS",
-    "WANTED",
-    "alike",
-    "as_floating",
-    "as_pair",
-    "as_samples",
-    "cast",
-    "check_finite",
-    "describe",
-]
+__all__ = ["MINIMUM_ROWS", "alike", "as_pair", "as_samples", "cast", "check_finite"]
 
 #: Rows that any pairs need, as a single row has no other to be paired with; to train and hold out takes more.
 MINIMUM_ROWS = 2

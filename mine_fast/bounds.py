@@ -11,14 +11,15 @@ NWJ has a kernel: loss "nwj" (= "fdiv") is `ops.dv_loss(..., loss="fdiv")`.
 from __future__ import annotations
 
 import math
-import numbers
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mine_fast.checks import as_number
 from mine_fast.ops._checks import check_floating, check_integer
 from mine_fast.reference import LOSSES as FUSED_LOSSES
+from mine_fast.reference import log_mean_exp, sum_dtype
 
 __all__ = ["LOSSES", "fused_name", "infonce_loss", "js_loss", "smile_loss"]
 
@@ -74,7 +75,7 @@ def js_loss(scores: Tensor, joint_rows: int) -> Tensor:
     tensor(-2.)
     """
     joint, marginal = _joint_and_marginal(scores, joint_rows)
-    return trained_as_classifier(joint, torch.exp(_log_mean_exp(marginal)) - 1, -F.logsigmoid(-marginal).mean())
+    return _classifier_loss(joint, marginal, "js", math.inf)
 
 
 def smile_loss(scores: Tensor, joint_rows: int, clip: float = 5.0) -> Tensor:
@@ -106,10 +107,9 @@ def smile_loss(scores: Tensor, joint_rows: int, clip: float = 5.0) -> Tensor:
     >>> smile_loss(torch.tensor([2.0, 2.0, 100.0, 100.0]), joint_rows=2, clip=5.0)
     tensor(3.)
     """
-    check_clip(clip)
-    clip = float(clip)
+    clip = as_clip(clip)
     joint, marginal = _joint_and_marginal(scores, joint_rows)
-    return trained_as_classifier(joint, _log_mean_exp(marginal.clamp(-clip, clip)), -F.logsigmoid(-marginal).mean())
+    return _classifier_loss(joint, marginal, "smile", clip)
 
 
 def infonce_loss(scores: Tensor, joint_rows: int) -> Tensor:
@@ -144,25 +144,36 @@ def infonce_loss(scores: Tensor, joint_rows: int) -> Tensor:
             f"scores must hold as many marginal scores for every joint row, got {marginal.numel()} for {joint_rows}"
         )
     candidates = torch.cat([joint, marginal]).view(-1, joint_rows)  # [1 + S, B]
-    return (_log_mean_exp(candidates) - joint).mean()
+    return (log_mean_exp(candidates) - joint).mean()
 
 
 def infonce_of_matrix(scores: Tensor) -> Tensor:
     """`infonce_loss` of scores [B, B], the joint ones on the diagonal: the candidates of a row are all rows of z."""
-    scores = scores if scores.dtype == torch.float64 else scores.float()
-    return (torch.logsumexp(scores, 1) - math.log(scores.shape[0]) - scores.diagonal()).mean()
+    scores = scores.to(sum_dtype(scores.dtype))
+    return (log_mean_exp(scores, 1) - scores.diagonal()).mean()
 
 
-def check_clip(clip: object) -> None:
-    """Refuse a clip that is no number above 0."""
-    if isinstance(clip, bool) or not isinstance(clip, numbers.Real):
-        raise TypeError(f"clip must be a number above 0, got {type(clip).__name__} {clip!r}")
-    try:
-        positive = float(clip) > 0
-    except OverflowError as error:
-        raise ValueError("clip must be above 0 and a 64-bit float, got an integer beyond them") from error
-    if not positive:
+def as_clip(clip: object) -> float:
+    """A clip as Python's float, refused unless it is a number above 0."""
+    number = as_number("clip", clip, "a number above 0")
+    if not number > 0:
         raise ValueError(f"clip must be above 0, got {clip}")
+    return number
+
+
+def limited(marginal: Tensor, loss: str, clip: float) -> Tensor:
+    """Marginal scores as the value of a loss counts them: "smile" clips them to [-clip, clip]."""
+    return marginal.clamp(-clip, clip) if loss == "smile" else marginal
+
+
+def marginal_value(level: Tensor, loss: str) -> Tensor:
+    """The marginal term in the value of "js" or "smile", of the log mean exp of the `limited` marginal scores."""
+    return torch.exp(level) - 1 if loss == "js" else level
+
+
+def _classifier_loss(joint: Tensor, marginal: Tensor, loss: str, clip: float) -> Tensor:
+    value = marginal_value(log_mean_exp(limited(marginal, loss, clip)), loss)
+    return trained_as_classifier(joint, value, -F.logsigmoid(-marginal).mean())
 
 
 def trained_as_classifier(joint: Tensor, marginal_value: Tensor, marginal_softplus: Tensor) -> Tensor:
@@ -186,10 +197,5 @@ def _joint_and_marginal(scores: Tensor, joint_rows: int) -> tuple[Tensor, Tensor
         raise ValueError(
             f"scores must hold joint and marginal scores, got {scores.numel()} scores with joint_rows={joint_rows}"
         )
-    work = (scores if scores.dtype == torch.float64 else scores.float()).reshape(-1)
+    work = scores.to(sum_dtype(scores.dtype)).reshape(-1)
     return work[:joint_rows], work[joint_rows:]
-
-
-def _log_mean_exp(scores: Tensor) -> Tensor:
-    """Over the leading dimension."""
-    return torch.logsumexp(scores, 0) - math.log(scores.shape[0])

@@ -20,6 +20,26 @@ def as_integer(name: str, value: object, least: float = -math.inf) -> int:
     return int(value)
 
 
+def as_number(name: str, value: object, wanted: str = "a number") -> float:
+    """A setting as Python's float: numpy's numbers are welcome, booleans are not.
+
+    Args:
+        name: what error messages call it.
+        value: the setting.
+        wanted: what error messages ask for.
+
+    Raises:
+        TypeError: no number.
+        ValueError: an integer that no 64-bit float holds.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be {wanted}, got {type(value).__name__} {value!r}")
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise ValueError(f"{name} must be {wanted} that a 64-bit float holds, got an integer beyond them") from error
+
+
 def check_progress(progress: object) -> None:
     """Refuse what cannot be called.
 

@@ -254,11 +254,11 @@ def _progress_bar(options: argparse.Namespace) -> Iterator[ProgressBar | None]:
 
 def _check_plot(path: Path) -> None:
     """Find out before the work that the picture could not be saved."""
-    try:
+    from mine_fast.plotting import needing_matplotlib
+
+    with needing_matplotlib("--plot"):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("--plot needs matplotlib: pip install 'mine-fast[plot]'") from error
     known = FigureCanvasAgg(Figure()).get_supported_filetypes()
     if path.suffix.lstrip(".").lower() not in known:
         raise ValueError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,13 +12,13 @@ from mine_fast.checks import check_progress
 from mine_fast.concurrency import fitting_memory
 from mine_fast.estimate_request import Request, each_result, make_request, tasks_of
 from mine_fast.jobs import Progress, run_tasks
-from mine_fast.many import FailedEstimate, check_max_memory, estimates_of
+from mine_fast.many import check_max_memory, estimates_of
 from mine_fast.matrix import MIMatrix
-from mine_fast.result import MIResult
+from mine_fast.result import FailedEstimate, MIResult, without_scores
 from mine_fast.training import ordinary_autograd
 from mine_fast.variables import table_variables
 
-__all__ = ["SINGLE_COLUMNS", "narrow_settings", "pairwise", "without_scores"]
+__all__ = ["SINGLE_COLUMNS", "narrow_settings", "pairwise"]
 
 #: What is enough for a pair of single columns, at a quarter of the work. Mean absolute error over the 11 cases of one
 #: column each in benchmarks/distributions that the defaults are chosen on, 1000 rows: 0.038 nats by these as by
@@ -111,15 +110,3 @@ def pairwise(
     for (i, j), result in zip(pairs, estimates_of(each_result(found), n_seeds), strict=True):
         results[i][j] = results[j][i] = without_scores(result)
     return MIMatrix(tuple(names), results)
-
-
-def without_scores(result: MIResult | FailedEstimate) -> MIResult | FailedEstimate:
-    """Thousands of pairs would fill the memory with what histograms are drawn from."""
-    if isinstance(result, FailedEstimate):
-        return result
-    return dataclasses.replace(
-        result,
-        joint_scores=result.joint_scores[:0].copy(),
-        marginal_scores=result.marginal_scores[:0].copy(),
-        trainings=tuple(without_scores(one) for one in result.trainings),  # type: ignore[misc]
-    )

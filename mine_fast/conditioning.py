@@ -11,12 +11,13 @@ import torch
 
 from mine_fast.arrays import alike, as_pair
 from mine_fast.checks import check_progress
-from mine_fast.cross_fitting import CrossFit, Progress, cross_fit, independent_result
+from mine_fast.cross_fitting import CrossFit, cross_fit, independent_result
 from mine_fast.data import ArraySource, PairSource
 from mine_fast.devices import usable_device
-from mine_fast.estimator import MINE
 from mine_fast.evaluation import CERTIFIED_TAIL_ROWS, ESTIMATE_TAIL_ROWS, over_folds
 from mine_fast.flags import below_zero, constants
+from mine_fast.jobs import Progress
+from mine_fast.loss import DVLoss
 from mine_fast.repeats import duplicate_groups
 from mine_fast.result import Flag, History, MIResult
 from mine_fast.training import ordinary_autograd
@@ -85,7 +86,7 @@ def conditional(
     if device is not None:
         device = usable_device(device)
     with ordinary_autograd(), torch.device("cpu"):
-        mine = MINE(loss=loss, alpha=alpha, clip=clip, seed=seed)
+        mine = DVLoss(loss=loss, alpha=alpha, clip=clip, seed=seed)
     x, y, z = _samples(x, y, z)
     flags, degenerate = constants(ArraySource(x, y))
     if degenerate:

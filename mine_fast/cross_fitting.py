@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 __all__ = [
     "CrossFit",
     "CrossFitPlan",
-    "Progress",
     "cross_fit",
     "independent_result",
     "plan_cross_fit",
@@ -189,7 +188,8 @@ def plan_cross_fit(
                 raised = many_levels(name, side.many_levels), discrete(name, side, coded=True)
                 found += [flag for flag in raised if flag is not None]
         fold_groups = [None if groups is None else groups[fold] for fold in folds]
-        result = _combine(fits, fold_groups, found, seed, used, time.perf_counter() - started)
+        train_groups = [None if groups is None else groups[fit.train_rows] for fit in fits]
+        result = _combine(fits, fold_groups, train_groups, found, seed, used, time.perf_counter() - started)
         return CrossFit(result, critic, fits[0].log_ema, [fit.scores for fit in fits], fold_groups, folds)
 
     every = range(settings.folds)
@@ -223,13 +223,14 @@ def independent_result(rows: int, flags: list[Flag], seed: int, settings: dict[s
 def _combine(
     fits: list[FoldFit],
     groups: list[Tensor | None],
+    train_groups: list[Tensor | None],
     flags: list[Flag],
     seed: int,
     settings: dict[str, Any],
     seconds: float,
 ) -> MIResult:
-    """The folds' scores as one result; `groups` are those of the rows of each fold."""
-    folds = [fit.scores for fit in fits]
+    """The folds' scores as one result; `groups` are those of each fold's rows, `train_groups` of its `train_rows`."""
+    folds, train_scores = [fit.scores for fit in fits], [fit.train_scores for fit in fits]
     histories = [fit.history for fit in fits]
     estimated = [fold.limited(ESTIMATE_TAIL_ROWS) for fold in folds]
     mi, stderr = over_folds(estimated, groups)
@@ -247,7 +248,7 @@ def _combine(
         flags=(
             *flags,
             *reliability_flags(mi, stderr, certifiable, estimated),
-            *training_flags(histories, [fit.train_scores for fit in fits], mi, stderr, settings),
+            *training_flags(histories, train_scores, train_groups, mi, stderr, settings),
         ),
         history=History(
             steps=[h.steps for h in histories],

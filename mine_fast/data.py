@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from mine_fast.arrays import MINIMUM_ROWS, as_pair, as_samples
+from mine_fast.arrays import as_pair
 from mine_fast.describing import WANTED, describe
 
-__all__ = ["MINIMUM_ROWS", "ArraySource", "PairSource", "Transform", "as_pair", "as_samples", "pair_source"]
+__all__ = ["ArraySource", "PairSource", "Transform", "pair_source"]
 
 #: (x [B, dx], y [B, dy]) -> (x [B, any], y [B, any]), row by row: the result of a row may not depend on the others.
 Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]

@@ -140,9 +140,8 @@ def _local_linear_error(y: Tensor, x: Tensor, neighbours: int) -> Tensor:
     nearest = distance.topk(neighbours, largest=False).indices  # [n, k]
     offset = x[nearest] - x[:, None]  # [n, k, dx]
     offset = offset / offset.abs().amax((1, 2), keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
-    design = torch.cat(
-        [torch.ones_like(offset[..., :1]), offset], 2
-    )  # the row itself is at 0: the intercept predicts it
+    # The row itself is at 0: the intercept predicts it.
+    design = torch.cat([torch.ones_like(offset[..., :1]), offset], 2)
     target = y[nearest]
     mean = target.mean(1, keepdim=True)
     gram = design.mT @ design

@@ -26,10 +26,11 @@ from torch.nn import functional as F
 
 from mine_fast import ops
 from mine_fast.all_pairs import all_pairs_terms
-from mine_fast.bounds import fused_name
+from mine_fast.bounds import fused_name, limited, marginal_value
 from mine_fast.critics import all_scores, call_critic, explaining, paired_scores
 from mine_fast.ops.dv import dv_term
 from mine_fast.processes import Processes
+from mine_fast.reference import log_mean_exp, sum_dtype
 from mine_fast.separable import SeparableCritic
 
 if TYPE_CHECKING:
@@ -116,16 +117,16 @@ def loss_of_terms(
                 f"x and z need at least 2 rows in a process: no marginal pairs can be made of the {int(rows)} rows of "
                 f"this batch, spread over {processes.size} processes"
             )
-        joint_mean, log_mean_exp = joint_sum / rows, torch.logsumexp(everyone[:, 3], 0) - pairs.log()
+        joint_mean, level = joint_sum / rows, torch.logsumexp(everyone[:, 3], 0) - pairs.log()
         fused = fused_name(loss)
         if fused is not None:
             # The term of any scores is that of their mean and log-mean-exp, as one score each.
-            scores = torch.stack([joint_mean, log_mean_exp])
+            scores = torch.stack([joint_mean, level])
             value, log_ema, statistics = dv_term(scores, 1, log_ema.double(), alpha, fused)
         elif loss == "infonce":
             value = (everyone[:, 3].sum() - joint_sum) / rows
         else:
-            value = (torch.exp(log_mean_exp) - 1 if loss == "js" else log_mean_exp) - joint_mean
+            value = marginal_value(level, loss) - joint_mean
     if fused is not None:
         # In float64, as float32 has no fractions left where scores are in the thousands.
         share = torch.exp(levels.double() - statistics[2]).sum() / pairs - joint.sum() / rows
@@ -204,7 +205,7 @@ def _agree(processes: Processes, z: Tensor, key: Tensor) -> tuple[list[int], Ten
 
 
 def _terms_of_scores(mine: DVLoss, joint: Tensor, marginal: Tensor) -> Terms:
-    dtype = torch.float64 if joint.dtype == torch.float64 else torch.float32
+    dtype = sum_dtype(joint.dtype)
     joint, marginal = joint.to(dtype), marginal.to(dtype)
     pairs = marginal.numel()
     if fused_name(mine.loss) is not None:
@@ -212,7 +213,5 @@ def _terms_of_scores(mine: DVLoss, joint: Tensor, marginal: Tensor) -> Terms:
     if mine.loss == "infonce":
         # Without rows too, all scores go in: every process differentiates the same calls, or the others wait for it.
         candidates = torch.cat([joint, marginal]).view(1 + pairs // max(1, joint.numel()), -1)  # [1 + S, N_r]
-        levels = torch.logsumexp(candidates, 0) - math.log(candidates.shape[0])
-        return Terms(joint, levels, pairs, None)
-    limited = marginal.clamp(-mine.clip, mine.clip) if mine.loss == "smile" else marginal
-    return Terms(joint, limited, pairs, -F.logsigmoid(-marginal).sum())
+        return Terms(joint, log_mean_exp(candidates), pairs, None)
+    return Terms(joint, limited(marginal, mine.loss, mine.clip), pairs, -F.logsigmoid(-marginal).sum())

@@ -160,12 +160,10 @@ def make_request(
     settings: dict[str, Any],
 ) -> Request:
     """Check how pairs are to be estimated; see `estimate_many` for the arguments."""
-    from mine_fast.estimator import MINE
-
     seed, n_seeds = as_integer("seed", seed), as_integer("n_seeds", n_seeds, least=1)
     seeds = list(range(seed, seed + n_seeds))
     with ordinary_autograd(), torch.device("cpu"):
-        losses: list[DVLoss] = [MINE(loss=loss, alpha=alpha, clip=clip, marginals=marginals, seed=one) for one in seeds]
+        losses = [DVLoss(loss=loss, alpha=alpha, clip=clip, marginals=marginals, seed=one) for one in seeds]
     training_settings(settings, rows=0)  # refuses what is no setting
     return Request(losses, seeds, None if device is None else usable_device(device), settings)
 

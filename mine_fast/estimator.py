@@ -8,14 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mine_fast.arrays import cast
+from mine_fast.arrays import MINIMUM_ROWS, as_pair, cast
 from mine_fast.checks import as_integer, check_progress
 from mine_fast.critics import call_critic
-from mine_fast.cross_fitting import Progress, cross_fit
-from mine_fast.data import MINIMUM_ROWS, as_pair, pair_source
+from mine_fast.cross_fitting import cross_fit
+from mine_fast.data import pair_source
 from mine_fast.default_critics import MLPCritic, is_default
 from mine_fast.devices import usable_device
 from mine_fast.errors import DivergenceError
+from mine_fast.jobs import Progress
 from mine_fast.loss import DVLoss, check_marginals
 from mine_fast.many import estimate_seeds
 from mine_fast.modules import StartingState, in_mode

@@ -18,6 +18,7 @@ from mine_fast import ops
 from mine_fast.data import PairSource
 from mine_fast.errors import DivergenceError
 from mine_fast.pair_scoring import CALL_ROWS, PairScorer
+from mine_fast.reference import log_mean_exp
 
 __all__ = [
     "HeldOutScores",
@@ -71,12 +72,12 @@ class HeldOutScores:
     @cached_property
     def log_mean_exp(self) -> float:
         """Log mean exp of all marginal scores."""
-        return float(_log_mean_exp(self.marginal.flatten()))
+        return float(log_mean_exp(self.marginal.flatten()))
 
     @cached_property
     def weight_as_x(self) -> Tensor:
         """What the pairs of each row of x weigh in the marginal term, [n], mean 1."""
-        return torch.exp(_log_mean_exp(self.marginal) - self.log_mean_exp)
+        return torch.exp(log_mean_exp(self.marginal) - self.log_mean_exp)
 
     def dv_bound(self) -> float:
         """The DV bound mean(T_joint) - log mean exp(T_marginal), in nats (Belghazi et al. 2018, eq. 6)."""
@@ -88,7 +89,7 @@ class HeldOutScores:
         The marginal term averages over pairs of rows, a U-statistic; row i enters as x and as y, so the share is
         (mean_s e^T(x_i, y_partner) + mean_s e^T(x_owner, y_i)) / Z - 1 by the delta method and Hoeffding's projection.
         """
-        weight_as_y = torch.exp(_log_mean_exp(self.as_y) - self.log_mean_exp)
+        weight_as_y = torch.exp(log_mean_exp(self.as_y) - self.log_mean_exp)
         psi = self.joint - self.weight_as_x - weight_as_y
         return psi - psi.mean()
 
@@ -180,11 +181,6 @@ def over_folds(
     return mi, math.sqrt(variance)
 
 
-def _log_mean_exp(scores: Tensor) -> Tensor:
-    """Over the leading dimension."""
-    return torch.logsumexp(scores, 0) - math.log(scores.shape[0])
-
-
 def level_of_rows(score: Callable[[Tensor, Tensor], Tensor], y: Tensor) -> Callable[[Tensor], Tensor]:
     """The function x [b, ...] -> [b] by which a critic's scores of a row of x exceed those of a normalised one.
 
@@ -196,7 +192,7 @@ def level_of_rows(score: Callable[[Tensor, Tensor], Tensor], y: Tensor) -> Calla
         rows = x.split(max(1, CALL_ROWS // len(y)))
         every_y = y.repeat(len(rows[0]), *(1,) * (y.ndim - 1))
         scores = [score(a.repeat_interleave(len(y), 0), every_y[: len(a) * len(y)]).view(len(a), -1) for a in rows]
-        return torch.cat([_log_mean_exp(s.double().T) for s in scores])
+        return torch.cat([log_mean_exp(s.double().T) for s in scores])
 
     return level
 

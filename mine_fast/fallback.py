@@ -27,8 +27,7 @@ def marginal_shuffle_backward(grad: Tensor, key: Tensor) -> Tensor:
 
 def _sum(blocks: Tensor) -> Tensor:
     """Sum over the leading dimension, in fp32 for 16-bit types as the kernels do."""
-    dtype = torch.float64 if blocks.dtype == torch.float64 else torch.float32
-    return blocks.sum(0, dtype=dtype).to(blocks.dtype)
+    return blocks.sum(0, dtype=reference.sum_dtype(blocks.dtype)).to(blocks.dtype)
 
 
 def pair_backward(grad: Tensor, key: Tensor, x_width: int, shuffles: int) -> tuple[Tensor, Tensor]:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mine_fast.column_pairs import narrow_settings, without_scores
-from mine_fast.many import FailedEstimate, estimate_many
+from mine_fast.checks import as_number
+from mine_fast.column_pairs import narrow_settings
+from mine_fast.many import estimate_many
 from mine_fast.multiple_testing import q_values
+from mine_fast.result import FailedEstimate, without_scores
 
 try:
     from sklearn.base import BaseEstimator
@@ -147,14 +149,13 @@ class MutualInfoSelector(SelectorMixin, BaseEstimator):  # type: ignore[misc]  #
     def _check_criteria(self) -> None:
         count = self.n_features_to_select
         if count is not None:
-            if isinstance(count, bool) or not isinstance(count, numbers.Real):
-                raise TypeError(f"n_features_to_select must be a whole number, a share or None, got {count!r}")
+            as_number("n_features_to_select", count, "a whole number, a share or None")
             whole = isinstance(count, numbers.Integral)
             if not (count >= 1 if whole else 0 < count <= 1):
                 raise ValueError(f"n_features_to_select must be at least 1, or a share in (0, 1], got {count!r}")
         for name, value in (("threshold", self.threshold), ("alpha", self.alpha)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, numbers.Real)):
-                raise TypeError(f"{name} must be a number or None, got {value!r}")
+            if value is not None:
+                as_number(name, value, "a number or None")
         if self.alpha is not None and not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha must be in [0, 1], got {self.alpha!r}")
 

@@ -21,11 +21,12 @@ from mine_fast.evaluation import HeldOutScores, held_out_scores
 from mine_fast.inputs import QuantileInputs
 from mine_fast.native import pair_scorer
 from mine_fast.pair_scoring import PairScorer
+from mine_fast.reference import log_mean_exp
+from mine_fast.selection import FoldHistory
 from mine_fast.separable import SeparableCritic
 from mine_fast.stacking import stacking_weights
 from mine_fast.training import (
     LEVEL_ROWS_TO_READ,
-    FoldHistory,
     TrainingSettings,
     fitting_threads,
     free_level,
@@ -70,6 +71,11 @@ class Fold(NamedTuple):
         """Where a default critic computes."""
         return self.given_device or self.source.device
 
+    @property
+    def rows_read_again(self) -> Tensor:
+        """Training rows that the critic is scored on: as many as held out, since the bound depends on their number."""
+        return self.train[: self.held_out.numel()]
+
     def fitting_rows(self) -> tuple[Tensor, Tensor]:
         """Training rows x and y that a default critic learns its inputs from."""
         return self.source.rows(self.train[: QuantileInputs.max_rows])
@@ -88,6 +94,7 @@ class FoldFit(NamedTuple):
         history: the curves.
         scores: on the held-out rows.
         train_scores: on as many rows that it trained on, if there are as many.
+        train_rows: int64, the numbers of those.
     """
 
     critic: nn.Module
@@ -95,6 +102,7 @@ class FoldFit(NamedTuple):
     history: FoldHistory
     scores: HeldOutScores
     train_scores: HeldOutScores
+    train_rows: Tensor
 
 
 def trainings(mine: DVLoss) -> int:
@@ -158,7 +166,7 @@ def _fit_given(mine: DVLoss, fold: Fold) -> FitParts:
     level = free_level(loss, score, rows, fold.train[:LEVEL_ROWS_TO_READ])
     of_pairs = pair_scorer(loss, fold.settings.engine)
     scores, train_scores = (read(of_pairs, rows, fold, level) for read in (_held_out, _trained_on))
-    return FoldFit(critic, loss.log_ema, history, scores, train_scores)
+    return FoldFit(critic, loss.log_ema, history, scores, train_scores, fold.rows_read_again)
 
 
 def _critic_on_rows(loss: DVLoss, fold: Fold) -> tuple[nn.Module, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]]:
@@ -211,7 +219,7 @@ def _fit_stack(mine: DVLoss, fold: Fold) -> FitParts:
         return critic.score(members, x, y, partner)
 
     scores, train_scores = (scored(score, read_by_all, fold) for scored in (_held_out, _trained_on))
-    return FoldFit(critic, log_ema, history, scores, train_scores)
+    return FoldFit(critic, log_ema, history, scores, train_scores, fold.rows_read_again)
 
 
 def _weigh(critic: StackedCritic, members: list[PairScorer], rows: PairSource, fold: Fold) -> Tensor:
@@ -225,7 +233,7 @@ def _weigh(critic: StackedCritic, members: list[PairScorer], rows: PairSource, f
     joint, marginal = critic.limited(joint), critic.limited(marginal)
     weights = stacking_weights(joint, marginal)
     critic.weights.copy_(weights)
-    return torch.logsumexp(weights @ marginal, 0) - math.log(marginal.shape[1])
+    return log_mean_exp(weights @ marginal)
 
 
 def train_alone(wanted: ToTrain) -> FoldHistory:
@@ -258,8 +266,7 @@ def _trained_on(
     fold: Fold,
     level: Callable[[Tensor], Tensor] | None = None,
 ) -> HeldOutScores:
-    """Of as many rows as are held out: what is read off them depends on how many they are."""
-    return held_out_scores(score, rows, fold.train[: fold.held_out.numel()], fold.seed, TRAIN_SHUFFLES, level)
+    return held_out_scores(score, rows, fold.rows_read_again, fold.seed, TRAIN_SHUFFLES, level)
 
 
 def _scorer(loss: DVLoss) -> Callable[[Tensor, Tensor], Tensor]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mine_fast.clustering import Merge, average_linkage
+from mine_fast.plotting import GREY, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,15 +33,9 @@ def plot_matrix(matrix: MIMatrix, level: float = 0.05, figure: Figure | None = N
     Raises:
         ImportError: matplotlib is not installed.
     """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ImportError("plot() needs matplotlib: pip install 'mine-fast[plot]'") from error
     size = 3 + 0.32 * len(matrix.names)
     if figure is None:
-        from matplotlib import pyplot
-
-        figure = pyplot.figure(figsize=(size + 1, size), layout="constrained")
+        figure = new_figure((size + 1, size))
     merges = tree_of(matrix.mi)
     order = list(merges[-1].left + merges[-1].right)
     tree, cells = figure.subplots(2, 1, height_ratios=(1, 6), sharex=True)
@@ -56,7 +51,7 @@ def _draw_tree(axes: Axes, merges: list[Merge], order: list[int]) -> None:
     }  # where the line of a cluster ends
     for left, right, height in merges:
         (a, from_a), (b, from_b) = (top[_key(side)] for side in (left, right))
-        axes.plot([a, a, b, b], [from_a, height, height, from_b], color="#8c8c8c", linewidth=1)
+        axes.plot([a, a, b, b], [from_a, height, height, from_b], color=GREY, linewidth=1)
         top[_key(left + right)] = (a + b) / 2, height
     axes.set_axis_off()
 

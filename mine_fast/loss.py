@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import numbers
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -15,8 +14,8 @@ from mine_fast import ops
 from mine_fast._version import __version__
 from mine_fast.all_pairs import all_pairs_loss
 from mine_fast.batches import as_rows, check_batch, check_marginal
-from mine_fast.bounds import INFONCE_SHUFFLES, LOSSES, check_clip, fused_name, infonce_of_matrix, loss_of_scores
-from mine_fast.checks import as_integer
+from mine_fast.bounds import INFONCE_SHUFFLES, LOSSES, as_clip, fused_name, infonce_of_matrix, loss_of_scores
+from mine_fast.checks import as_integer, as_number
 from mine_fast.critics import all_scores, call_critic, paired_scores, score_matrix, scores_all_pairs
 from mine_fast.default_critics import MLPCritic, StackedCritic
 from mine_fast.describing import describe
@@ -24,6 +23,7 @@ from mine_fast.distributed import distributed_loss
 from mine_fast.modules import StartingState
 from mine_fast.ops.dv import check_dv_arguments, dv_term
 from mine_fast.processes import Processes, processes_of
+from mine_fast.reference import sum_dtype
 
 __all__ = ["DVLoss"]
 
@@ -82,17 +82,15 @@ class DVLoss(nn.Module):
             raise TypeError(f"T must be a module or function (x, z) -> scores, or None, got {type(T).__name__}")
         if method not in (None, "concat"):
             raise ValueError(f"method must be None or 'concat', got {method!r}")
-        if isinstance(alpha, bool) or not isinstance(alpha, numbers.Real):
-            raise TypeError(f"alpha must be a number in (0, 1], got {type(alpha).__name__} {alpha!r}")
+        alpha = as_number("alpha", alpha, "a number in (0, 1]")
         if loss not in LOSSES:
             raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {loss!r}")
         check_dv_arguments(alpha, fused_name(loss) or "mine")
-        check_clip(clip)
         check_marginals(marginals, shuffles)
         self.T = T
         self.loss = loss
-        self.alpha = float(alpha)
-        self.clip = float(clip)
+        self.alpha = alpha
+        self.clip = as_clip(clip)
         self.method = method
         self.marginals = marginals
         self.processes = processes_of(process_group)
@@ -214,7 +212,7 @@ class DVLoss(nn.Module):
         if fused is None:
             return loss_of_scores(scores, x.shape[0], self.loss, self.clip), self.log_ema
         # The average is kept in the dtype of the module, the term in that of the sums.
-        log_ema = self.log_ema.to(torch.float64 if scores.dtype == torch.float64 else torch.float32)
+        log_ema = self.log_ema.to(sum_dtype(scores.dtype))
         return dv_term(scores, x.shape[0], log_ema, self.alpha, fused)[:2]
 
     def at_start(self: Self, seed: int) -> Self:

@@ -3,69 +3,25 @@
 from __future__ import annotations
 
 import itertools
-import numbers
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from mine_fast.checks import check_progress
+from mine_fast.checks import as_number, check_progress
 from mine_fast.concurrency import fitting_memory
 from mine_fast.data import PairSource
 from mine_fast.describing import describe, is_pandas
 from mine_fast.estimate_request import Wanted, each_result, make_request, tasks_of
 from mine_fast.jobs import Failure, Plan, Progress, Task, run_tasks
 from mine_fast.processes import Processes, processes_of
-from mine_fast.result import MIResult
+from mine_fast.result import FailedEstimate, MIResult
 from mine_fast.seeds import combine_trainings
 from mine_fast.shared_tasks import own_share, shared_results
 from mine_fast.training import ordinary_autograd
 
-__all__ = [
-    "FailedEstimate",
-    "check_max_memory",
-    "estimate_many",
-    "estimate_seeds",
-    "estimates_of",
-]
-
-
-@dataclass(frozen=True)
-class FailedEstimate:
-    """What `estimate_many` gives for a pair that could not be estimated.
-
-    Whatever else is asked of it that an `MIResult` has raises an AttributeError with the reason: a number is never made
-    up. `r.error is None` tells the results that are there from those that are not.
-
-    Attributes:
-        error: the exception that `mine_fast.estimate` would have raised for this pair.
-        index: the number of the pair.
-
-    >>> import mine_fast
-    >>> r = mine_fast.FailedEstimate(ValueError("x must be finite"), 3)
-    >>> print(r)
-    pair 3 failed: ValueError: x must be finite
-    >>> r.mi
-    Traceback (most recent call last):
-    ...
-    AttributeError: no mi: pair 3 failed: ValueError: x must be finite
-    """
-
-    error: Exception
-    index: int
-
-    def __str__(self) -> str:
-        return f"pair {self.index} failed: {type(self.error).__name__}: {self.error}"
-
-    def __getattr__(self, name: str) -> Any:
-        if name in _RESULT_NAMES:
-            raise AttributeError(f"no {name}: {self}") from self.error
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
-
-
-_RESULT_NAMES = {field.name for field in fields(MIResult)} | {name for name in vars(MIResult) if name[0] != "_"}
+__all__ = ["check_max_memory", "estimate_many", "estimate_seeds", "estimates_of"]
 
 
 def estimate_seeds(
@@ -231,8 +187,7 @@ def check_max_memory(max_memory: object) -> float:
         TypeError: no number.
         ValueError: not above 0.
     """
-    if isinstance(max_memory, bool) or not isinstance(max_memory, numbers.Real):
-        raise TypeError(f"max_memory must be a number of bytes or None, got {type(max_memory).__name__} {max_memory!r}")
-    if not float(max_memory) > 0:
+    limit = as_number("max_memory", max_memory, "a number of bytes or None")
+    if not limit > 0:
         raise ValueError(f"max_memory must be above 0 bytes, got {max_memory!r}")
-    return float(max_memory)
+    return limit

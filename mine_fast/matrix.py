@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mine_fast.files import atomic_path
-from mine_fast.many import FailedEstimate
 from mine_fast.multiple_testing import q_values
-from mine_fast.result import Flag, MIResult
+from mine_fast.result import FailedEstimate, Flag, MIResult
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

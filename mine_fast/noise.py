@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-import numbers
 
 import torch
 from torch import Tensor, nn
+
+from mine_fast.checks import as_number
 
 __all__ = ["GaussianNoise"]
 
@@ -38,11 +39,9 @@ class GaussianNoise(nn.Module):
 
     def __init__(self, std: float) -> None:
         super().__init__()
-        if isinstance(std, bool) or not isinstance(std, numbers.Real):
-            raise TypeError(f"std must be a number, got {type(std).__name__} {std!r}")
-        if not 0 <= std < math.inf:
+        self.std = as_number("std", std)
+        if not 0 <= self.std < math.inf:
             raise ValueError(f"std must be a finite number from 0 on, got {std!r}")
-        self.std = float(std)
 
     def extra_repr(self) -> str:
         """The setting, for `print`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +15,35 @@ if TYPE_CHECKING:
 
     from mine_fast.result import MIResult
 
-__all__ = ["plot_result"]
+__all__ = ["needing_matplotlib", "new_figure", "plot_result"]
 
-# Okabe and Ito's colours, which colour-blind readers tell apart.
-_BLUE, _ORANGE, _GREEN, _GREY = "#0072b2", "#d55e00", "#009e73", "#8c8c8c"
+#: Okabe and Ito's colours, which colour-blind readers tell apart.
+BLUE, ORANGE, GREEN, PURPLE, SKY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9"
+GREY, BLACK = "#8c8c8c", "#000000"
+
+
+@contextlib.contextmanager
+def needing_matplotlib(what: str) -> Iterator[None]:
+    """Say how to install matplotlib where an import of it in the block fails.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise ImportError(f"{what} needs matplotlib: pip install 'mine-fast[plot]'") from error
+
+
+def new_figure(size: tuple[float, float]) -> Figure:
+    """A figure of pyplot's, of this size in inches.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    with needing_matplotlib("plot()"):
+        from matplotlib import pyplot
+    return pyplot.figure(figsize=size, layout="constrained")
 
 
 def plot_result(result: MIResult, truth: float | None = None, figure: Figure | None = None) -> Figure:
@@ -25,14 +52,8 @@ def plot_result(result: MIResult, truth: float | None = None, figure: Figure | N
     Raises:
         ImportError: matplotlib is not installed.
     """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ImportError("plot() needs matplotlib: pip install 'mine-fast[plot]'") from error
     if figure is None:
-        from matplotlib import pyplot
-
-        figure = pyplot.figure(figsize=(10, 4), layout="constrained")
+        figure = new_figure((10, 4))
     curves, scores = figure.subplots(1, 2, width_ratios=(3, 2))
     _draw_curves(curves, result, truth)
     _draw_scores(scores, result)
@@ -45,13 +66,13 @@ def _draw_curves(axes: Axes, result: MIResult, truth: float | None) -> None:
     for k, (steps, train, validation) in enumerate(zip(history.steps, history.train, history.validation, strict=True)):
         # One entry per kind in the legend, not one per fold.
         label = {"train": "training batches", "held_out": "validation rows"} if k == 0 else {}
-        axes.plot(steps, train, color=_GREY, label=label.get("train"), **{**style, "linewidth": 0.8})
-        axes.plot(steps, validation, color=_BLUE, label=label.get("held_out"), **style)
+        axes.plot(steps, train, color=GREY, label=label.get("train"), **{**style, "linewidth": 0.8})
+        axes.plot(steps, validation, color=BLUE, label=label.get("held_out"), **style)
     axes.axhspan(
-        result.mi - 1.96 * result.stderr, result.mi + 1.96 * result.stderr, color=_ORANGE, alpha=0.2, linewidth=0
+        result.mi - 1.96 * result.stderr, result.mi + 1.96 * result.stderr, color=ORANGE, alpha=0.2, linewidth=0
     )
     axes.axhline(
-        result.mi, color=_ORANGE, linewidth=1.5, label=f"estimate {result.mi:.3f} ± {result.stderr:.3f} (band: 95%)"
+        result.mi, color=ORANGE, linewidth=1.5, label=f"estimate {result.mi:.3f} ± {result.stderr:.3f} (band: 95%)"
     )
     if truth is not None:
         axes.axhline(truth, color="black", linestyle="--", linewidth=1.2, label=f"truth {truth:.3f}")
@@ -83,14 +104,14 @@ def _draw_scores(axes: Axes, result: MIResult) -> None:
     sides = [
         (np.asarray(scores, dtype=float), label, color)
         for scores, label, color in (
-            (result.joint_scores, "pairs as they came", _GREEN),
-            (result.marginal_scores, "shuffled pairs", _BLUE),
+            (result.joint_scores, "pairs as they came", GREEN),
+            (result.marginal_scores, "shuffled pairs", BLUE),
         )
     ]
     sides = [(scores[np.isfinite(scores)], label, color) for scores, label, color in sides]
     sides = [side for side in sides if side[0].size]
     if not sides:
-        axes.text(0.5, 0.5, "no scores kept", transform=axes.transAxes, ha="center", color=_GREY)
+        axes.text(0.5, 0.5, "no scores kept", transform=axes.transAxes, ha="center", color=GREY)
         return
     # A few scores far out would squeeze the rest into one bar: they are left out.
     low = min(float(np.quantile(scores, 0.01)) for scores, _, _ in sides)

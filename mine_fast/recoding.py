@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import numbers
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -41,16 +41,16 @@ def floats_of_integers(values: np.ndarray, name: str, column: object = None, *, 
     """
     if not values.ndim or not values.size or (int(values.min()) >= -EXACT and int(values.max()) <= EXACT):
         return values.astype(np.float64)
-    columns = _as_columns(values)
+    return _by_column(values, column, lambda one, label: _exact_column(one, name, label, recode))
+
+
+def _by_column(values: np.ndarray, column: object, read: Callable[[np.ndarray, object], np.ndarray]) -> np.ndarray:
+    """float64 [N, ...]: what `read` makes of each column [N] and of what to call it, `column` or its number."""
+    columns = values.reshape(len(values), math.prod(values.shape[1:]))  # -1 would not do for no rows
     result = np.empty(columns.shape)
     for number in range(columns.shape[1]):
-        label = number if column is None else column
-        result[:, number] = _exact_column(columns[:, number], name, label, recode)
+        result[:, number] = read(columns[:, number], number if column is None else column)
     return result.reshape(values.shape)
-
-
-def _as_columns(values: np.ndarray) -> np.ndarray:
-    return values.reshape(len(values), math.prod(values.shape[1:]))  # -1 would not do for no rows
 
 
 def _exact_column(values: np.ndarray, name: str, column: object, recode: bool) -> np.ndarray:
@@ -100,14 +100,13 @@ def floats_of_text(values: np.ndarray, name: str, column: object = None) -> np.n
     """
     if not values.ndim:
         raise ValueError(f"{name} must be [N] or [N, d], got a single value, {reprlib.repr(values[()])}")
-    columns = _as_columns(values)
-    result = np.empty(columns.shape)
-    for number in range(columns.shape[1]):
-        levels, codes = np.unique(columns[:, number], return_inverse=True)
-        label = number if column is None else column
+
+    def codes(texts: np.ndarray, label: object) -> np.ndarray:
+        levels, code = np.unique(texts, return_inverse=True)
         check_categories(len(levels), len(values), f"{name} must", label)
-        result[:, number] = codes.reshape(-1)
-    return result.reshape(values.shape)
+        return code.reshape(-1)
+
+    return _by_column(values, column, codes)
 
 
 def check_categories(levels: int, rows: int, begin: str, column: object) -> None:
@@ -138,12 +137,7 @@ def floats_of_objects(values: np.ndarray, name: str, column: object = None, *, r
     """
     if not values.ndim:
         raise ValueError(f"{name} must be [N] or [N, d], got a single value, {reprlib.repr(values[()])}")
-    columns = _as_columns(values)
-    result = np.empty(columns.shape)
-    for number in range(columns.shape[1]):
-        items = columns[:, number].tolist()
-        result[:, number] = _object_column(items, name, number if column is None else column, recode)
-    return result.reshape(values.shape)
+    return _by_column(values, column, lambda one, label: _object_column(one.tolist(), name, label, recode))
 
 
 def _object_column(items: list[Any], name: str, column: object, recode: bool) -> np.ndarray:

@@ -33,14 +33,25 @@ LOSSES = ("mine", "mine_biased", "fdiv")
 #: Activations of the paired first layer by name; the position is the code in csrc/activation.h.
 ACTIVATIONS = ("identity", "relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "tanh")
 
-#: The stream of bijections that orders the rows of pass `offset` over the data.
-PASS_STREAM = 2
+#: Streams of bijections of one (seed, offset), as csrc/shuffle.h numbers them: the order of a batch's rows, that of the
+#: shifts, and that of the rows of pass `offset` over the data.
+ROW_STREAM, SHIFT_STREAM, PASS_STREAM = 0, 1, 2
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _OFFSET_STEP = 0xD1342543DE82EF95
 _STREAM_STEP = 0xAF251AF3B0F025B5
 _MIN_BITS = 6
 _ROUNDS = 8
+
+
+def sum_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What values of a dtype are added up in: float64 for float64, float32 for all others."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def log_mean_exp(scores: Tensor, dim: int = 0) -> Tensor:
+    """Log mean exp over one dimension."""
+    return torch.logsumexp(scores, dim) - math.log(scores.shape[dim])
 
 
 def _signed(value: int) -> int:
@@ -53,7 +64,8 @@ def _shift_right(v: Tensor, bits: int) -> Tensor:
     return (v >> bits) & ((1 << (64 - bits)) - 1)
 
 
-def _mix64(v: Tensor) -> Tensor:
+def mix64(v: Tensor) -> Tensor:
+    """An invertible mixture of the bits of int64, modulo 2^64 (the finaliser of SplitMix64: Steele et al., 2014)."""
     v = (v ^ _shift_right(v, 30)) * _signed(0xBF58476D1CE4E5B9)
     v = (v ^ _shift_right(v, 27)) * _signed(0x94D049BB133111EB)
     return v ^ _shift_right(v, 31)
@@ -74,7 +86,7 @@ def bijection(key: Tensor, stream: int, n: int) -> Tensor:
 
     Args:
         key: int64 [..., 2], (seed, offset).
-        stream: 0 for the order of a batch's rows, 1 for that of the shifts, PASS_STREAM for a pass over the data.
+        stream: `ROW_STREAM`, `SHIFT_STREAM` or `PASS_STREAM`.
         n: size of the set.
 
     Returns:
@@ -91,13 +103,13 @@ def bijection(key: Tensor, stream: int, n: int) -> Tensor:
     bits = max(_MIN_BITS, (n - 1).bit_length())
     low_bits = bits // 2
     low_mask, high_mask = (1 << low_bits) - 1, (1 << (bits - low_bits)) - 1
-    state = _mix64(seed + _signed(_GOLDEN))
+    state = mix64(seed + _signed(_GOLDEN))
     stream_key = _signed((stream * _STREAM_STEP + _GOLDEN) % (1 << 64))
-    state = _mix64(state ^ (offset * _signed(_OFFSET_STEP) + stream_key))
+    state = mix64(state ^ (offset * _signed(_OFFSET_STEP) + stream_key))
     round_keys = []
     for _ in range(_ROUNDS):
         state = state + _signed(_GOLDEN)
-        round_keys.append(_shift_right(_mix64(state), 32))
+        round_keys.append(_shift_right(mix64(state), 32))
 
     def encrypt(v: Tensor) -> Tensor:
         low, high = v & low_mask, v >> low_bits
@@ -146,9 +158,10 @@ def shuffle_index(key: Tensor, rows: int, shuffles: int, inverse: bool = False) 
         raise RuntimeError("a batch of one row cannot be shuffled: it has no other row to meet")
     if rows == 0:
         return torch.empty(*key.shape[:-1], shuffles, 0, dtype=torch.int64, device=key.device)
-    rank = bijection(key, 0, rows)
+    rank = bijection(key, ROW_STREAM, rows)
     row_of_rank = torch.empty_like(rank).scatter_(-1, rank, torch.arange(rows, device=key.device).expand_as(rank))
-    shifts = 1 + bijection(key, 1, rows - 1)[..., torch.arange(shuffles, device=key.device) % (rows - 1)]  # [..., S]
+    place = torch.arange(shuffles, device=key.device) % (rows - 1)
+    shifts = 1 + bijection(key, SHIFT_STREAM, rows - 1)[..., place]  # [..., S]
     rank, shifts = rank[..., None, :], shifts[..., None]
     moved = (rank - shifts if inverse else rank + shifts) % rows
     return row_of_rank[..., None, :].expand_as(moved).gather(-1, moved)
@@ -250,11 +263,11 @@ def dv_term(
     >>> dv_term(torch.tensor([1.0, 1.0, 0.0, 0.0]), 2, torch.tensor(-math.inf))[0]
     tensor(-1.)
     """
-    work = scores if scores.dtype == torch.float64 else scores.float()
+    work = scores.to(sum_dtype(scores.dtype))
     joint, marginal = work[:joint_rows], work[joint_rows:]
     joint_mean = joint.mean()
-    log_mean_exp = torch.logsumexp(marginal, 0) - math.log(marginal.numel())
-    batch = log_mean_exp.detach()
+    level = log_mean_exp(marginal)
+    batch = level.detach()
     finite = batch.isfinite()
     log_normaliser = batch
     if loss == "mine":
@@ -264,11 +277,11 @@ def dv_term(
         log_normaliser = torch.where(finite, log_ema, batch)
         # The value is that of the batch, the gradient that of the moving average: exp(t - log_ema) / M.
         weight = torch.exp(marginal - log_normaliser) / marginal.numel()
-        second = torch.where(finite, batch + weight.sum() - weight.sum().detach(), log_mean_exp)
+        second = torch.where(finite, batch + weight.sum() - weight.sum().detach(), level)
     elif loss == "mine_biased":
-        second = log_mean_exp
+        second = level
     else:
-        # Not exp(log_mean_exp - 1), whose gradient is inf * 0 where it overflows.
+        # Not exp(level - 1), whose gradient is inf * 0 where it overflows.
         second = torch.exp(marginal - (1 + math.log(marginal.numel()))).sum()
         log_normaliser = torch.ones_like(log_normaliser)
     statistics = torch.stack([joint_mean.detach(), batch, log_normaliser])

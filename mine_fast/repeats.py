@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mine_fast.data import ArraySource, PairSource
+from mine_fast.reference import mix64
 
 __all__ = ["affine_copies", "constant_columns", "duplicate_groups"]
 
@@ -113,7 +114,7 @@ def duplicate_groups(source: PairSource) -> Tensor | None:
     if not isinstance(source, ArraySource) or _is_count(source.x) or _is_count(source.y):
         return None
     x, y = _row_hashes(source.x), _row_hashes(source.y)
-    pair = _mixed(_mixed(x) + y)
+    pair = mix64(mix64(x) + y)
     rows = len(source)
     copies = _occurrences(pair)
     # A value that comes back without its partner, or very often, is one of a few among quantities, and no copy.
@@ -146,11 +147,4 @@ def _row_hashes(samples: Tensor) -> Tensor:
     weights = torch.randint(-(2**62), 2**62, flat.shape[1:], generator=generator, device="cpu").to(flat.device) * 2 + 1
     # Adding 0 makes -0 the 0 that it equals. By blocks, for the copies that mixing makes.
     blocks = flat.split(max(1, 2**20 // flat.shape[1]))
-    return torch.cat([(_mixed((block.double() + 0.0).view(torch.int64)) * weights).sum(1) for block in blocks])
-
-
-def _mixed(bits: Tensor) -> Tensor:
-    """An invertible mixture of 64 bits, modulo 2^64 (the finaliser of SplitMix64: Steele et al., OOPSLA 2014)."""
-    for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):
-        bits = (bits ^ ((bits >> shift) & ((1 << (64 - shift)) - 1))) * factor
-    return bits ^ ((bits >> 31) & ((1 << 33) - 1))
+    return torch.cat([(mix64((block.double() + 0.0).view(torch.int64)) * weights).sum(1) for block in blocks])

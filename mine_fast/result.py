@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mine_fast.checks import as_number
+from mine_fast.plain_json import plain
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Flag", "History", "MIResult"]
+__all__ = ["FailedEstimate", "Flag", "History", "MIResult", "without_scores"]
 
 _BITS_PER_NAT = 1 / math.log(2)
 
@@ -212,8 +215,7 @@ class MIResult:
         >>> round(MIResult(mi=1.0, stderr=0.1, p_value=0.01, n=100).lower(0.975), 3)
         0.804
         """
-        if isinstance(confidence, bool) or not isinstance(confidence, int | float):
-            raise TypeError(f"confidence must be a number in (0, 1), got {type(confidence).__name__} {confidence!r}")
+        confidence = as_number("confidence", confidence, "a number in (0, 1)")
         if not 0 < confidence < 1:
             raise ValueError(f"confidence must be in (0, 1), for example 0.95, got {confidence}")
         mi = self.mi if self.certified_mi is None else min(self.mi, self.certified_mi)
@@ -301,7 +303,7 @@ class MIResult:
         if self.trainings:
             values["training_mi"] = [training.mi for training in self.trainings]
             values["training_spread"] = self.training_spread
-        return {name: _plain(value) for name, value in values.items()}
+        return {name: plain(value) for name, value in values.items()}
 
     def plot(self, truth: float | None = None, *, figure: Figure | None = None) -> Figure:
         """Draw the training curves with the estimate, and the histograms of the critic's scores.
@@ -321,20 +323,55 @@ class MIResult:
         return plot_result(self, truth, figure)
 
 
+@dataclass(frozen=True)
+class FailedEstimate:
+    """What `estimate_many` gives for a pair that could not be estimated.
+
+    Whatever else is asked of it that an `MIResult` has raises an AttributeError with the reason: a number is never made
+    up. `r.error is None` tells the results that are there from those that are not.
+
+    Attributes:
+        error: the exception that `mine_fast.estimate` would have raised for this pair.
+        index: the number of the pair.
+
+    >>> import mine_fast
+    >>> r = mine_fast.FailedEstimate(ValueError("x must be finite"), 3)
+    >>> print(r)
+    pair 3 failed: ValueError: x must be finite
+    >>> r.mi
+    Traceback (most recent call last):
+    ...
+    AttributeError: no mi: pair 3 failed: ValueError: x must be finite
+    """
+
+    error: Exception
+    index: int
+
+    def __str__(self) -> str:
+        return f"pair {self.index} failed: {type(self.error).__name__}: {self.error}"
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _RESULT_NAMES:
+            raise AttributeError(f"no {name}: {self}") from self.error
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+
+_RESULT_NAMES = {field.name for field in fields(MIResult)} | {name for name in vars(MIResult) if name[0] != "_"}
+
+
+def without_scores(result: MIResult | FailedEstimate) -> MIResult | FailedEstimate:
+    """Thousands of pairs would fill the memory with what histograms are drawn from."""
+    if isinstance(result, FailedEstimate):
+        return result
+    return replace(
+        result,
+        joint_scores=result.joint_scores[:0].copy(),
+        marginal_scores=result.marginal_scores[:0].copy(),
+        trainings=tuple(without_scores(one) for one in result.trainings),  # type: ignore[misc]
+    )
+
+
 def _same(curves: Sequence[Sequence[float]], others: Sequence[Sequence[float]]) -> bool:
     return len(curves) == len(others) and all(
         np.array_equal(a, b, equal_nan=True) for a, b in zip(curves, others, strict=True)
     )
-
-
-def _plain(value: Any) -> Any:
-    """As JSON has it: numbers, strings, lists and dicts; anything else by its name."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, tuple | list | np.ndarray):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if isinstance(value, bool | int | str | type(None)) else str(value)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import numbers
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from mine_fast.checks import as_integer
+from mine_fast.checks import as_integer, as_number
 from mine_fast.data import ArraySource, PairSource
 from mine_fast.evaluation import level_of_rows
 from mine_fast.graphed_steps import GraphedSteps, graph_obstacle
@@ -24,7 +23,7 @@ from mine_fast.steps import NativeSteps, Steps, TorchSteps
 if TYPE_CHECKING:
     from mine_fast.loss import DVLoss
 
-__all__ = ["FoldHistory", "TrainingSettings", "default_steps", "free_level", "train_critic"]
+__all__ = ["TrainingSettings", "default_steps", "free_level", "train_critic"]
 
 #: Reference rows that tell the level of a row of x: to choose a step by, and to read an estimate off. At 2.88 nats a
 #: normalised critic (loss "js") lost 0.03 nats by 256 and 0.19 by 64.
@@ -79,10 +78,7 @@ class TrainingSettings:
         for name, least in (("steps", 1), ("batch_size", 2), ("shuffles", 1), ("evaluate_every", 1), ("folds", 2)):
             object.__setattr__(self, name, as_integer(name, getattr(self, name), least))
         for name in ("learning_rate", "max_grad_norm", "validation_fraction", "averaging", "weight_decay"):
-            value = getattr(self, name)
-            if not isinstance(value, numbers.Real) or isinstance(value, bool):
-                raise TypeError(f"{name} must be a number, got {type(value).__name__} {value!r}")
-            object.__setattr__(self, name, float(value))
+            object.__setattr__(self, name, as_number(name, getattr(self, name)))
         for name, low, high in (
             ("learning_rate", 0.0, math.inf),
             ("max_grad_norm", 0.0, math.inf),

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mine_fast.arrays import alike, as_samples
+from mine_fast.columns import listed
 from mine_fast.describing import describe, is_pandas
 
 __all__ = ["table_variables"]
@@ -104,8 +105,7 @@ def _key(column: Any, found: Mapping[str, Any], where: str) -> str:
     names = list(found)
     if isinstance(column, int) and not isinstance(column, bool) and -len(names) <= column < len(names):
         return names[column]
-    shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-    raise ValueError(f"{where}: no column {column!r}; the table has {shown}")
+    raise ValueError(f"{where}: no column {column!r}; the table has {listed(names)}")
 
 
 def _grouped(samples: dict[str, Tensor], groups: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -113,10 +113,10 @@ def _grouped(samples: dict[str, Tensor], groups: Mapping[str, Any]) -> dict[str,
         raise TypeError(f"groups must be a dict of columns by the name of the group, got {describe(groups)}")
     result = {}
     for name, members in groups.items():
-        listed = [members] if isinstance(members, str | int) else list(members)
-        if not listed:
+        columns = [members] if isinstance(members, str | int) else list(members)
+        if not columns:
             raise ValueError(f"groups: {name!r} has no columns")
-        parts = [samples[_key(member, samples, f"groups: {name!r}")] for member in listed]
+        parts = [samples[_key(column, samples, f"groups: {name!r}")] for column in columns]
         dtype = torch.float64 if any(part.dtype == torch.float64 for part in parts) else parts[0].dtype
         result[str(name)] = torch.cat([part.to(dtype) for part in parts], 1)
     return result

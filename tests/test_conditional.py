@@ -105,7 +105,15 @@ def test_plots(direct):
     pytest.importorskip("matplotlib")
     from matplotlib.figure import Figure
 
-    direct[0].plot(truth=0.35, figure=Figure()).canvas.draw()
+    r, _ = direct
+    figure = r.plot(truth=0.35, figure=Figure())
+    figure.canvas.draw()
+    curves, scores = figure.axes
+    assert (curves.get_title(), curves.get_xlabel()) == ("Training, 3 folds", "training step")
+    assert curves.get_ylabel() == "mutual information (nats)"
+    marks = [text.get_text() for text in curves.get_legend().get_texts()][2:]
+    assert marks == [f"estimate {r.mi:.3f} ± {r.stderr:.3f} (band: 95%)", "truth 0.350"]
+    assert [text.get_text() for text in scores.texts] == ["no scores kept"]  # those of the parts are other critics'
 
 
 def test_paired_error_of_known_scores():

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset, WeightedRandomSampler
 
-from mine_fast.arrays import alike
-from mine_fast.data import ArraySource, PairSource, as_pair, as_samples, pair_source
+from mine_fast.arrays import alike, as_pair, as_samples
+from mine_fast.data import ArraySource, PairSource, pair_source
 from mine_fast.datasets import DatasetSource
 
 # --- accepted ---------------------------------------------------------------------------------------------------------

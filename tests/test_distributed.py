@@ -261,8 +261,9 @@ def test_a_killed_process_ends_the_others_with_an_error(lost):
     survivor, killed = lost[0]
     assert killed.exit_code == -signal.SIGKILL
     found = survivor.results["example_training"]
+    # And not that it timed out.
     assert "Connection closed by peer" in found["error"] or "Connection reset by peer" in found["error"]
-    assert found["seconds"] < 40  # the group's timeout is 20
+    assert list(found["losses"]) == list(range(KILLED_AFTER + 1))
 
 
 def test_training_goes_on_from_its_checkpoint_with_the_same_numbers(lost, of_two):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import mine_fast
+from mine_fast import cross_fitting
 from mine_fast.data import ArraySource
 from mine_fast.evaluation import HeldOutScores
 from mine_fast.flags import (
@@ -23,9 +24,11 @@ from mine_fast.flags import (
     not_certifiable,
     overfitted,
     still_rising,
+    training_flags,
 )
 from mine_fast.flags.of_scores import FEW_ROWS
 from mine_fast.inputs import QuantileInputs
+from mine_fast.selection import FoldHistory
 
 
 @pytest.mark.parametrize(
@@ -199,6 +202,35 @@ def test_still_rising(gains, bound, flagged):
 )
 def test_overfitted(train, held_out, stderr, flagged):
     assert (overfitted(train, held_out, stderr) is not None) == flagged
+
+
+@pytest.mark.parametrize(("copies_known", "flagged"), [(False, True), (True, False)])
+def test_copies_of_training_rows_count_once_in_the_excess(copies_known, flagged):
+    measured = torch.randn(30, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    joint = (1 + (measured - measured.mean()) / measured.std()).repeat(20)  # 1.00 +- 0.04 nats of 600 rows, 0.18 of 30
+    scores = HeldOutScores(joint, torch.zeros(5, 600).double(), torch.zeros(5, 600).double())
+    groups = torch.arange(30).repeat(20) if copies_known else None
+    flags = training_flags(
+        [FoldHistory([0], [0.0], [0.7])], [scores], [groups], 0.7, 0.01, {"steps": 1, "learning_rate": 1.0}
+    )
+    assert ("overfitted" in {flag.code for flag in flags}) == flagged
+
+
+def test_copies_among_the_training_rows_are_told_to_the_flags(monkeypatch):
+    told = []
+
+    def training_flags(histories, train_scores, groups, *of_result):
+        told.extend(zip(train_scores, groups, strict=True))
+        return []
+
+    monkeypatch.setattr(cross_fitting, "training_flags", training_flags)
+    x, noise = np.random.default_rng(0).standard_normal((2, 300))
+    mine_fast.estimate(np.tile(x, 3), np.tile(x + noise, 3), steps=10, folds=2, evaluate_every=10)
+    assert len(told) == 2
+    for scores, groups in told:
+        score_of = dict(zip(groups.tolist(), scores.joint.tolist(), strict=True))
+        assert len(score_of) < len(groups)
+        assert scores.joint.tolist() == pytest.approx([score_of[group] for group in groups.tolist()])
 
 
 def flags_of(x, y, **settings):

@@ -166,7 +166,7 @@ def test_ctrl_c_stops_the_fits():
                 time.sleep(1e-3)
                 raise_if_cancelled()
         finally:
-            stopped.append(time.monotonic())
+            stopped.append(True)
 
     with pytest.raises(KeyboardInterrupt):
         run_tasks([Task(lambda: Plan([endless], list), 0)])

@@ -8,7 +8,6 @@ import math
 import os
 import signal
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -220,22 +219,15 @@ def test_divergence_is_the_same_error():
         mine_fast.MINE(critic, method="concat").fit(x, x, learning_rate=1e30, max_grad_norm=1e30, engine="native")
 
 
-def test_interrupt_stops_within_a_moment_and_keeps_the_steps_made():
+def test_interrupt_stops_and_keeps_the_steps_made():
     x, y = data(2000)
     mine = mine_fast.MINE(stack(hidden=(256, 256)), method="concat", seed=0)
     before = copy.deepcopy(mine.T.state_dict())
-    pressed = []
-
-    def press():
-        pressed.append(time.monotonic())
-        os.kill(os.getpid(), signal.SIGINT)
-
-    timer = threading.Timer(0.5, press)
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     with pytest.raises(KeyboardInterrupt):
         mine.optimize(x, y, iters=100_000, batch_size=500, engine="native")
-    assert time.monotonic() - pressed[0] < 5.0  # generous: it is there to catch a run that does not stop
-    assert int(mine.shuffle_key[1]) > 0
+    assert 0 < int(mine.shuffle_key[1]) < 400_000
     assert all(torch.isfinite(p).all() for p in mine.parameters())
     assert any(not torch.equal(before[k], v) for k, v in mine.T.state_dict().items())
 

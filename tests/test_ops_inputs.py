@@ -246,5 +246,5 @@ def test_settings_that_are_not_finite_are_refused() -> None:
             ops.all_pairs_loss(X, Y, [WEIGHT, sample(1, 4)], [BIAS, None], "elu", slope)
     for clip in (10**30, math.inf):
         assert torch.isfinite(bounds.smile_loss(SCORES, 4, clip))
-    with pytest.raises(ValueError, match="clip must be above 0 and a 64-bit float"):
+    with pytest.raises(ValueError, match="clip must be a number above 0 that a 64-bit float holds"):
         bounds.smile_loss(SCORES, 4, 10**400)

@@ -1,6 +1,6 @@
 // Activations of vectors: value and derivative together, from one exponential. The functions are csrc/activation.h's;
-// their errors against fp64 (tests/engine/test_activations.py) are at most 4 units of 2^-24, relative to the value (GELU:
-// to 1 where it is smaller) and to 1 for derivatives. Infinities give what the formula gives, NaN gives NaN.
+// their errors against fp64 (tests/engine/test_activations.py) are at most 4 units of 2^-24, relative to the value
+// (GELU: to 1 where it is smaller) and to 1 for derivatives. Infinities give what the formula gives, NaN gives NaN.
 #pragma once
 
 #include "../activation.h"
@@ -67,7 +67,8 @@ MINE_FAST_INLINE Activated<lanes> activated(const vec<lanes>& v, float slope) {
   } else if constexpr (kind == Activation::kSilu) {
     return gated_by_sigmoid<lanes>(v, v, v, one);
   } else if constexpr (kind == Activation::kTanh) {
-    // With e = exp(-2|v|): (1 - e) / (1 + e), and the derivative 4 e / (1 + e)^2 without the cancellation of 1 - tanh^2.
+    // With e = exp(-2|v|): (1 - e) / (1 + e), and the derivative 4 e / (1 + e)^2 without the cancellation of 1 -
+    // tanh^2.
     const Exponential<lanes> e(magnitude<lanes>(v) * -2.f);
     const vec<lanes> value = e.value(), inverse = 1.f / (1.f + value);
     const auto sign = bits_of<lanes>(v) & static_cast<int32_t>(0x80000000);

@@ -10,8 +10,7 @@ namespace mine_fast::engine {
 
 namespace {
 
-constexpr double kBaseAbove = 600.;  // the same for the fp64 sums
-constexpr int64_t kFlushTiles = 32;  // tiles whose sums stay in fp32
+constexpr double kBaseAbove = 600.;  // as kRescaleAbove, for the fp64 sums
 constexpr int64_t kRowsOfX = 8;      // of a tile; the fewer, the more rows of y, and the more to add up for each pair
 
 void add_scaled(double* __restrict sums, const float* __restrict values, int64_t count, double factor) {
@@ -24,12 +23,6 @@ void add(double* __restrict sums, const double* __restrict values, int64_t count
 
 void scale(double* values, int64_t count, double factor) {
   for (int64_t n = 0; n < count; ++n) values[n] *= factor;
-}
-
-// The size of the parts of at most `most` that divide `rows` about equally.
-int64_t equal_parts(int64_t rows, int64_t most) {
-  const int64_t parts = std::max<int64_t>(1, (rows + most - 1) / most);
-  return std::max<int64_t>(1, (rows + parts - 1) / parts);
 }
 
 }  // namespace

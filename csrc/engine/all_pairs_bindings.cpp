@@ -13,11 +13,6 @@
 namespace mine_fast::engine {
 namespace {
 
-// [rows, width] into rows of `stride` floats.
-void pad_rows(const float* rows, int64_t count, int64_t width, int64_t stride, float* padded) {
-  for (int64_t r = 0; r < count; ++r) std::copy_n(rows + r * width, width, padded + r * stride);
-}
-
 void unpad_rows(const double* padded, int64_t count, int64_t width, int64_t stride, float* rows) {
   for (int64_t r = 0; r < count; ++r) std::copy_n(padded + r * stride, width, rows + r * width);
 }
@@ -28,7 +23,7 @@ py::tuple all_pairs(const py::object& x_part, const py::object& y_part, const py
                     int64_t threads, const std::string& kernel) {
   const FloatArray x = checked_array(x_part, "x_part"), y = checked_array(y_part, "y_part");
   const FloatArray weights = checked_array(later, "later");
-  check_loss(loss, alpha);
+  const Loss of_code = checked_loss(loss, alpha);
   // One column on each side, whose weights nobody reads: the first layer's products are made.
   const Network network(1, 1, hidden, activations, slopes, std::vector<float>(hidden.size(), 0.f), 0.f);
   const HiddenLayer& first = network.layers[0];
@@ -59,7 +54,7 @@ py::tuple all_pairs(const py::object& x_part, const py::object& y_part, const py
     const double pairs = static_cast<double>(rows) * static_cast<double>(rows);
     const double work = pairs * static_cast<double>(network.multiply_adds_per_pair());
     ThreadPool pool(threads > 0 ? std::min(threads, rows) : threads_for(work, rows));
-    AllPairs step(network, kernels, rows, static_cast<Loss>(loss), alpha, with_gradient, pool);
+    AllPairs step(network, kernels, rows, of_code, alpha, with_gradient, pool);
     term = step.compute(parameters.data(), x_rows.data(), y_rows.data(), log_ema, nullptr, poll);
     if (!with_gradient) return;
     unpad_rows(step.x_rows(), rows, first.width, first.stride, out);

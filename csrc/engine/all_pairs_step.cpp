@@ -25,7 +25,7 @@ AllPairsStep::AllPairsStep(const Network& network, const Kernels& kernels, int64
 
 // Noise of the inputs is drawn once for each row, as in Step::gather.
 void AllPairsStep::gather(const Data& data, const StepState& state) {
-  const Bijection order(state.seed, state.epoch, 2, data.rows);
+  const Bijection order(state.seed, state.epoch, kPassStream, data.rows);
   const NoiseKey noise{state.seed, state.offset};
   for (int64_t i = 0; i < batch_; ++i) {
     const int64_t row = order.apply(state.position + i);

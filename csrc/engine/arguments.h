@@ -4,9 +4,13 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <chrono>
 #include <new>
 #include <string>
+
+#include "../log_mean_exp.h"
+#include "require.h"
 
 namespace mine_fast::engine {
 namespace {
@@ -19,10 +23,6 @@ std::string described(const py::array& a) {
   std::string shape;
   for (py::ssize_t d = 0; d < a.ndim(); ++d) shape += (d ? ", " : "") + std::to_string(a.shape(d));
   return "an array of " + std::string(py::str(a.dtype())) + " [" + shape + "]";
-}
-
-void require(bool holds, const std::string& message) {
-  if (!holds) throw py::value_error(message);
 }
 
 FloatArray checked_array(const py::object& object, const std::string& name) {
@@ -44,9 +44,16 @@ void check_threads(int64_t threads) {
                                                 ", or 0 for as many as are worth it, got " + std::to_string(threads));
 }
 
-void check_loss(int64_t loss, double alpha) {
-  require(loss >= 0 && loss <= 2, "loss must be 0 (mine), 1 (mine_biased) or 2 (fdiv), got " + std::to_string(loss));
+Loss checked_loss(int64_t loss, double alpha) {
+  require(loss >= 0 && loss <= static_cast<int64_t>(Loss::kFdiv),
+          "loss must be 0 (mine), 1 (mine_biased) or 2 (fdiv), got " + std::to_string(loss));
   require(alpha > 0 && alpha <= 1, "alpha must be in (0, 1], got " + std::to_string(alpha));
+  return static_cast<Loss>(loss);
+}
+
+// Rows [count, width] into rows of `stride` floats.
+void pad_rows(const float* rows, int64_t count, int64_t width, int64_t stride, float* padded) {
+  for (int64_t r = 0; r < count; ++r) std::copy_n(rows + r * width, width, padded + r * stride);
 }
 
 // Runs body(poll) without the GIL. Signals are looked at every 50 ms, so that Ctrl-C ends it; only the main thread of

@@ -58,10 +58,8 @@ FloatArray factor_scores(const py::object& f, const py::object& g, const py::obj
   float* out = scores.mutable_data();
   without_gil([&](const Poll& poll) {
     Buffer<float> of_x(n * stride), of_y(n * stride);
-    for (int64_t r = 0; r < n; ++r) {
-      std::copy_n(f_rows.data() + r * width, width, of_x.data() + r * stride);
-      std::copy_n(g_rows.data() + r * width, width, of_y.data() + r * stride);
-    }
+    pad_rows(f_rows.data(), n, width, stride, of_x.data());
+    pad_rows(g_rows.data(), n, width, stride, of_y.data());
     score_factors(*available_kernels().front(), of_x.data(), of_y.data(), stride, width, n, partners_of(index), out,
                   poll);
   });
@@ -72,9 +70,7 @@ FloatArray factor_scores(const py::object& f, const py::object& g, const py::obj
 class PyEngine {
  public:
   PyEngine(std::unique_ptr<const Critic> critic, int64_t loss, double alpha, uint64_t seed)
-      : engine_(std::move(critic), static_cast<Loss>(loss), alpha, seed) {
-    check_loss(loss, alpha);
-  }
+      : engine_(std::move(critic), checked_loss(loss, alpha), alpha, seed) {}
 
   Engine& idle() {
     if (busy_) throw std::runtime_error("this engine is computing in another thread");
@@ -230,13 +226,7 @@ class PyEngine {
 
  public:
   std::string kernel() { return idle().kernels->name; }
-  void set_kernel(const std::string& name) {
-    try {
-      idle().kernels = &kernels_named(name);
-    } catch (const std::invalid_argument& error) {
-      throw py::value_error(error.what());
-    }
-  }
+  void set_kernel(const std::string& name) { idle().kernels = &kernels_named(name); }
 };
 
 }  // namespace
@@ -273,8 +263,6 @@ using TowerSpec = std::tuple<std::vector<int64_t>, std::vector<int64_t>, std::ve
 
 Layers layers_of(int64_t in, const TowerSpec& tower) {
   const auto& [widths, activations, slopes] = tower;
-  require(in >= 1 && in <= kMostColumns, "x_width and y_width must be at least 1 and at most " +
-                                             std::to_string(kMostColumns) + ", got " + std::to_string(in));
   require(!activations.empty() && activations.back() == static_cast<int64_t>(Activation::kIdentity),
           "the last layer of a tower must be linear");
   return Layers(in, in, widths, activations, slopes, std::vector<float>(widths.size()));
@@ -338,6 +326,7 @@ PYBIND11_MODULE(_engine, m) {
       "separable",
       [](int64_t x_width, int64_t y_width, const TowerSpec& x_tower, const TowerSpec& y_tower, int64_t loss,
          double alpha, uint64_t seed) {
+        check_columns(x_width, y_width);
         auto critic = std::make_unique<SeparableCritic>(layers_of(x_width, x_tower), layers_of(y_width, y_tower));
         return std::make_unique<PyEngine>(std::move(critic), loss, alpha, seed);
       },

@@ -1,3 +1,4 @@
+// Which step trains the critic, and scores without a gradient: the first layer's share of y once for all of its pairs.
 #include "concat_critic.h"
 
 #include <algorithm>

@@ -1,4 +1,5 @@
-// The critic on concatenated rows (network.h), trained with shuffles of the batch (step.h) or all its pairs (all_pairs_step.h).
+// The critic on concatenated rows (network.h), trained with shuffles of the batch (step.h) or all its pairs
+// (all_pairs_step.h).
 #pragma once
 
 #include "critic.h"

@@ -1,5 +1,6 @@
-// What the engine trains: parameters in one padded array, the gradient of a step, and scores. Two kinds: concat_critic.h
-// reads a pair at once, separable_critic.h reads x and y apart and scores all pairs of a batch by one product.
+// What the engine trains: parameters in one padded array, the gradient of a step, and scores. Two kinds:
+// concat_critic.h reads a pair at once, separable_critic.h reads x and y apart and scores all pairs of a batch by one
+// product.
 #pragma once
 
 #include <cstdint>

@@ -73,7 +73,8 @@ constexpr int tile_rows(int vectors) { return vectors == 3 ? 4 : vectors == 2 ? 
 constexpr int64_t kDepthBlock = 224;  // of k: 224 x 24 floats of B are two thirds of a 32 KB cache
 constexpr int64_t kRowBlock = 192;    // of m
 // A panel of B is packed for at least this many rows of A, which costs about 1/m of the product: with the gaps between
-// its rows it takes half as much again of the cache. Not measured with 16 lanes, whose panels are larger than the cache.
+// its rows it takes half as much again of the cache. Not measured with 16 lanes, whose panels are larger than the
+// cache.
 constexpr int64_t kPackFor = MINE_FAST_ISA == 512 ? INT64_MAX : 64;
 
 // One panel of columns, its part of B packed if that pays.

@@ -1,14 +1,21 @@
 // The native training engine: trains a critic on two arrays, on the CPU, without torch.
 //
-// Where to look: network (parameters in memory) -> tile (forward and backward of some pairs) -> inputs (the rows of a
-// batch in the first layer) -> step (loss and gradient of a batch) -> engine (state, optimiser, loop) -> bindings
-// (Python). Inner loops: kernels.h and the files it names.
+// Where to look:
+//   engine            state, optimiser, loop; threads: the pool and its size
+//   critic            what the engine asks of a critic, of which there are two
+//   concat_critic     reads a pair at once: network (parameters in memory) -> prepared_weights (turned for a step) ->
+//                     inputs (the rows of a batch in the first layer), noise -> tile (forward and backward of some
+//                     pairs) -> step (shuffles of a batch) or all_pairs_step, all_pairs (all its pairs)
+//   separable_critic  two towers, one product of their outputs; score_reference: what exp is taken relative to, in both
+//   kernels           the inner loops, compiled once for each instruction set (kernels_*.cpp, kernel_table): simd,
+//                     vector_math, activations, elementwise, flat, dense, sparse, subset_sums; on memory of buffer
+//   bindings          Python, with all_pairs_bindings; arguments, require: what it may hand over
 //
-// What a run computes. Pass e over n rows visits row Bijection(seed, e, stream 2, n)(p) at position p; a batch is B =
-// min(batch size, n) positions, and the rest of a pass that fills none is dropped. Step t pairs the rows of its batch by
-// MarginalShuffle(seed, t, B) (shuffle.h). The loss is csrc/log_mean_exp.h's, the update torch.optim's Adam or AdamW in
-// fp32. A run is determined by its state (parameters, moments, their average, counts, log_ema, epoch, position), the kernels and
-// the number of threads, to the bit.
+// What a run computes. Pass e over n rows visits row Bijection(seed, e, kPassStream, n)(p) at position p; a batch is B
+// = min(batch size, n) positions, and the rest of a pass that fills none is dropped. Step t pairs the rows of its batch
+// by MarginalShuffle(seed, t, B) (shuffle.h). The loss is csrc/log_mean_exp.h's, the update torch.optim's Adam or AdamW
+// in fp32. A run is determined by its state (parameters, moments, their average, counts, log_ema, epoch, position), the
+// kernels and the number of threads, to the bit.
 #pragma once
 
 #include <atomic>

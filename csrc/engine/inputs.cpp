@@ -7,7 +7,9 @@ namespace mine_fast::engine {
 
 namespace {
 constexpr int64_t kLeastColumns = 32;  // below, the first layer's products are a small part of a step
-constexpr double kSparseBelow = 0.5;   // share of elements that are not 0; break-even is at 0.6 to 0.7
+// Share of elements that are not 0; break-even is at 0.6 to 0.7. It is lower than that of hidden layers
+// (kSparseMasksBelow), whose masks fall out of the activation, while these are looked for and turned in every batch.
+constexpr double kSparseInputsBelow = 0.5;
 }  // namespace
 
 void copy_pair(const Network& network, const Kernels& kernels, const Data& data, int64_t row, NoiseKey noise, int64_t i,
@@ -32,7 +34,7 @@ InputRows::InputRows(const Kernels& kernels, int64_t batch, int64_t columns)
 void InputRows::look_for_zeros() {
   if (masks_.size() == 0) return;
   const int64_t set = kernels_.nonzero_masks(rows_.data(), columns_, batch_, columns_, masks_.data());
-  sparse_ = static_cast<double>(set) < kSparseBelow * static_cast<double>(batch_ * columns_);
+  sparse_ = static_cast<double>(set) < kSparseInputsBelow * static_cast<double>(batch_ * columns_);
   if (sparse_) kernels_.transpose_masks({masks_.data(), batch_}, columns_, transposed_masks_.data());
 }
 

@@ -25,7 +25,8 @@ class InputRows {
   // Call when the rows are written, before the products.
   void look_for_zeros();
 
-  // out [end - begin, width] = rows [begin, end) times weights [columns, width], row stride `stride` on both; zeros [width].
+  // out [end - begin, width] = rows [begin, end) times weights [columns, width], row stride `stride` on both; zeros
+  // [width].
   void forward(int64_t begin, int64_t end, const float* weights, int64_t width, int64_t stride, float* out,
                const float* zeros) const;
   // Rows [begin, end) of out [columns, width] = the rows transposed times grad [batch, width].

@@ -60,9 +60,9 @@ struct Kernels {
   // The same, given which elements of A are not zero.
   void (*sparse_product)(const Product&, Masks);
 
-  // The product with the mask itself: row i of C [m, n] is the sum of the rows of scale[j] * B [k, n] whose bit j is set
-  // in mask row i. With row_weight, C is set to row_weight[i] times that; without (null), it is added to C. `tables` is
-  // scratch of kSubsetScratch floats.
+  // The product with the mask itself: row i of C [m, n] is the sum of the rows of scale[j] * B [k, n] whose bit j is
+  // set in mask row i. With row_weight, C is set to row_weight[i] times that; without (null), it is added to C.
+  // `tables` is scratch of kSubsetScratch floats.
   void (*subset_sums)(const float* b, int64_t b_row, const float* scale, Masks masks, int64_t m, int64_t k, int64_t n,
                       const float* row_weight, float* c, int64_t c_row, float* tables);
   // The same from tables made before, which pays where B is used often and they stay in the second-level cache.

@@ -3,29 +3,28 @@
 
 #include <algorithm>
 #include <cmath>
-#include <stdexcept>
 #include <string>
 
 #include "kernels.h"
+#include "require.h"
 
 namespace mine_fast::engine {
 
 namespace {
 
-void require(bool holds, const std::string& message) {
-  if (!holds) throw std::invalid_argument(message);
-}
-
 int64_t columns_of(int64_t x, int64_t y) {
-  require(x >= 1 && y >= 1,
-          "x_width and y_width must be at least 1, got " + std::to_string(x) + " and " + std::to_string(y));
-  require(x <= kMostColumns && y <= kMostColumns, "x_width and y_width must be at most " +
-                                                      std::to_string(kMostColumns) + ", got " + std::to_string(x) +
-                                                      " and " + std::to_string(y));
+  check_columns(x, y);
   return x + y;
 }
 
 }  // namespace
+
+void check_columns(int64_t x, int64_t y) {
+  const std::string got = ", got " + std::to_string(x) + " and " + std::to_string(y);
+  require(x >= 1 && y >= 1, "x_width and y_width must be at least 1" + got);
+  require(x <= kMostColumns && y <= kMostColumns,
+          "x_width and y_width must be at most " + std::to_string(kMostColumns) + got);
+}
 
 Layers::Layers(int64_t in, int64_t bias_row, const std::vector<int64_t>& hidden,
                const std::vector<int64_t>& activations, const std::vector<float>& slopes,

@@ -1,9 +1,9 @@
-// The critic: Linear layers with an activation after each hidden one, and how its parameters lie in memory.
+// Linear layers with an activation after each hidden one, and how their parameters lie in memory.
 //
 // Outside, parameters are one flat array in torch's order: for each Linear its weights [out, in], then its bias [out].
 // Inside, they are one array of padded matrices (rows on multiples of 8 floats, pads 0), so that Adam is one loop and
 // the kernels need no tails:
-//   first layer   [in + 1, stride]  transposed, the bias one of the rows (Network: behind those of x, before those of y)
+//   first layer   [in + 1, stride]  transposed, the bias one of the rows (Network: between those of x and those of y)
 //   later layers  [out, in_stride]  the bias is the column behind the last input, where hidden rows have a 1
 //   output        [in_stride]       likewise
 #pragma once
@@ -29,6 +29,9 @@ struct HiddenLayer {
   // Of such a layer the zeros are known exactly: its masks stand for its derivative, and make its outputs sparse.
   bool has_masks() const { return activation == Activation::kRelu && noise == 0.f; }
 };
+
+// Refuses widths of x and y that no network reads.
+void check_columns(int64_t x_width, int64_t y_width);
 
 // Beyond these, products of sizes would leave 64 bits.
 constexpr int64_t kMostColumns = int64_t{1} << 30, kMostParameters = int64_t{1} << 40;

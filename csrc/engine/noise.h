@@ -20,9 +20,8 @@ MINE_FAST_INLINE Words scrambled(const Words& word) {
 // Columns 16 g + l and 16 g + 8 + l, l < 8, are one draw of Box and Muller's: radius and angle from two words, the
 // second scrambled from the first under another key. 23 bits of radius: no value is beyond 5.8.
 void add_noise(float* row, int64_t width, float deviation, NoiseKey key, uint64_t layer, uint64_t pair) {
-  constexpr uint64_t kGolden = 0x9e3779b97f4a7c15ull;
   uint64_t state = mix64(key.seed + kGolden);
-  state = mix64(state ^ (key.offset * 0xd1342543de82ef95ull + layer * 0xaf251af3b0f025b5ull));
+  state = mix64(state ^ (key.offset * kOffsetStep + layer * kStreamStep));
   state = mix64(state ^ (pair * kGolden));
   const uint32_t first_key = static_cast<uint32_t>(state), second_key = static_cast<uint32_t>(state >> 32);
   const auto add = [&](const vec<8>& normal, int64_t c) MINE_FAST_INLINE_LAMBDA {

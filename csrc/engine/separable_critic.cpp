@@ -1,11 +1,12 @@
+// The step on all pairs and the scores of two towers' outputs.
 #include "separable_critic.h"
 
 #include <algorithm>
 #include <cmath>
-#include <stdexcept>
 #include <string>
 
 #include "../shuffle.h"
+#include "require.h"
 #include "score_reference.h"
 #include "tower.h"
 
@@ -78,7 +79,7 @@ class SeparableStep : public GradientStep {
 
  private:
   void gather(const Data& data, const StepState& state) {
-    const Bijection order(state.seed, state.epoch, 2, data.rows);
+    const Bijection order(state.seed, state.epoch, kPassStream, data.rows);
     for (int64_t i = 0; i < batch_; ++i) {
       const int64_t row = order.apply(state.position + i);
       std::copy_n(data.x + row * critic_.x_width, critic_.x_width, x_.input(i));
@@ -137,10 +138,10 @@ class SeparableStep : public GradientStep {
 
 SeparableCritic::SeparableCritic(Layers of_x, Layers of_y)
     : Critic(of_x.layers[0].in, of_y.layers[0].in), x_layers(std::move(of_x)), y_layers(std::move(of_y)) {
-  if (x_layers.last().width != y_layers.last().width || x_layers.last().width < 2)
-    throw std::invalid_argument("the towers must have as many outputs as each other, and at least 2, got " +
-                                std::to_string(x_layers.last().width) + " and " +
-                                std::to_string(y_layers.last().width));
+  const int64_t x_outputs = x_layers.last().width, y_outputs = y_layers.last().width;
+  require(x_outputs == y_outputs && x_outputs >= 2,
+          "the towers must have as many outputs as each other, and at least 2, got " + std::to_string(x_outputs) +
+              " and " + std::to_string(y_outputs));
 }
 
 void SeparableCritic::from_flat(const float* flat, float* padded) const {

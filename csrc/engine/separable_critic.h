@@ -1,9 +1,10 @@
 // The separable critic T(x, y) = phi(x) . psi(y) + a(x) + b(y), two towers, trained on all pairs of a batch.
 //
 // With f = [phi, a, 1] and g = [psi, 1, b] the scores of all pairs are one product, T = F G^T. The weights of the
-// marginal pairs (i != j), W = exp(T - m), are made and used up tile by tile: sums W G and W^T F, each [B, outputs]. The
-// reference m is a good guess of the log normaliser (the last log-EMA) and moves when scores exceed it by much. Then the
-// gradients are c W G - G / B and c W^T F - F / B, c = exp(m - log normaliser) / (B (B - 1)), and go down the towers.
+// marginal pairs (i != j), W = exp(T - m), are made and used up tile by tile: sums W G and W^T F, each [B, outputs].
+// The reference m is a good guess of the log normaliser (the last log-EMA) and moves when scores exceed it by much.
+// Then the gradients are c W G - G / B and c W^T F - F / B, c = exp(m - log normaliser) / (B (B - 1)), and go down the
+// towers.
 //
 // Memory: O(B x widths) and one tile of W. One thread: steps of this size are shared out over critics and folds.
 #pragma once

@@ -28,7 +28,6 @@ struct Vector;
     typedef float type __attribute__((vector_size(BYTES)));                             \
     typedef float unaligned __attribute__((vector_size(BYTES), aligned(4), may_alias)); \
     typedef int32_t mask __attribute__((vector_size(BYTES)));                           \
-    static constexpr int kLanes = LANES;                                                \
   }
 MINE_FAST_VECTOR(4, 16);
 MINE_FAST_VECTOR(8, 32);

@@ -10,14 +10,7 @@ namespace mine_fast::engine {
 
 namespace {
 
-constexpr int64_t kFlushTiles = 32;  // fp32 sums of more tiles go through a second level
-constexpr double kDeferred = 1e4;    // largest factor (times M, or its inverse) that is left to the optimiser
-
-// Equal tiles for this many rows.
-int64_t equal_tiles(int64_t rows, int64_t most) {
-  const int64_t tiles = (rows + most - 1) / most;
-  return std::max<int64_t>(4, ((rows + tiles - 1) / tiles + 3) / 4 * 4);
-}
+constexpr double kDeferred = 1e4;  // largest factor (times M, or its inverse) that is left to the optimiser
 
 }  // namespace
 
@@ -48,7 +41,7 @@ Step::Step(const Network& network, const Kernels& kernels, int64_t batch, int64_
       prepared_(network, kernels, true) {
   for (const HiddenLayer& layer : network.layers) has_noise_ = has_noise_ || layer.noise > 0.f;
   const int64_t threads = pool.size();
-  tile_rows_ = equal_tiles((batch + threads - 1) / threads, rows_of_tile(network));
+  tile_rows_ = (equal_parts((batch + threads - 1) / threads, rows_of_tile(network)) + 3) / 4 * 4;
   for (int64_t t = 0; t < threads; ++t) {
     workers_.push_back(std::make_unique<Worker>(network, kernels, tile_rows_, batch));
     workers_[t]->begin = batch * t / threads;
@@ -58,10 +51,10 @@ Step::Step(const Network& network, const Kernels& kernels, int64_t batch, int64_
 
 // Noise of the inputs is drawn once for each row of x and of y, not for each pair, so that the first layer stays one
 // product per row. In a shuffle every row occurs once: its pairs have independent noise, as if each drew its own.
-// The batch is kept in the order of the marginal shuffle's ranks ("slots"): the partner of slot p is then slot p + shift,
-// and every access of the first layer runs along memory.
+// The batch is kept in the order of the marginal shuffle's ranks ("slots"): the partner of slot p is then slot p +
+// shift, and every access of the first layer runs along memory.
 void Step::gather(const Data& data, const StepState& state) {
-  const Bijection order(state.seed, state.epoch, 2, data.rows);
+  const Bijection order(state.seed, state.epoch, kPassStream, data.rows);
   const MarginalShuffle shuffle(state.seed, state.offset, batch_);
   for (int64_t i = 0; i < batch_; ++i) {
     const int64_t slot = shuffle.rank(i), row = order.apply(state.position + i);

@@ -1,5 +1,5 @@
-// Products with a binary left side: row i of the result is the sum of the rows of B that mask row i selects. The rows of
-// B are taken in fours, the 16 sums of their subsets go into a table, and each four then costs one table look-up and
+// Products with a binary left side: row i of the result is the sum of the rows of B that mask row i selects. The rows
+// of B are taken in fours, the 16 sums of their subsets go into a table, and each four then costs one table look-up and
 // one addition instead of four multiply-adds (the "four Russians" of Arlazarov et al., 1970). The tables of 64 rows of
 // B and 16 columns are 16 KB: half of a first-level cache.
 //

@@ -7,7 +7,13 @@
 namespace mine_fast::engine {
 
 namespace {
-constexpr double kSparseBelow = 0.75;  // share of set bits at which a sparse product costs as much as a dense one
+// Share of set bits at which a sparse product costs as much as a dense one.
+constexpr double kSparseMasksBelow = 0.75;
+}  // namespace
+
+int64_t equal_parts(int64_t rows, int64_t most) {
+  const int64_t parts = std::max<int64_t>(1, (rows + most - 1) / most);
+  return std::max<int64_t>(1, (rows + parts - 1) / parts);
 }
 
 int64_t rows_of_tile(const Network& network) {
@@ -44,7 +50,7 @@ Tile::Tile(const Network& network, const Kernels& kernels, int64_t rows, bool ba
 bool Tile::is_sparse(size_t l) const {
   const HiddenLayer& layer = network_.layers[l];
   return layer.has_masks() && static_cast<double>(buffers_[l].set_bits) <
-                                  kSparseBelow * static_cast<double>(rows_) * static_cast<double>(layer.width);
+                                  kSparseMasksBelow * static_cast<double>(rows_) * static_cast<double>(layer.width);
 }
 
 void Tile::finish_layer(size_t l, const NoiseKey* key, const int64_t* pair) {

@@ -1,8 +1,8 @@
 // One tile of pairs: forward through all layers to the scores, and right away backward, while everything is in cache.
 //
 // Memory: rows x (sum of the hidden widths) floats twice (for ReLU once), allocated once. The gradient goes into the
-// caller's accumulators: the later layers' and the output's in the layout of the padded parameters, the first layer's by
-// row of x and row of y, [B, stride] each.
+// caller's accumulators: the later layers' and the output's in the layout of the padded parameters, the first layer's
+// by row of x and row of y, [B, stride] each.
 #pragma once
 
 #include <cstdint>
@@ -26,6 +26,12 @@ struct Accumulators {
   float* x_rows;    // [B, stride]
   float* y_rows;    // [B, stride]
 };
+
+// Tiles whose sums may stay in fp32; those of more go through a second level.
+constexpr int64_t kFlushTiles = 32;
+
+// The size of the parts of at most `most` that divide `rows` about equally.
+int64_t equal_parts(int64_t rows, int64_t most);
 
 // The rows that make a good tile: 128 to 256, as many as leave half of a 512 KB cache to the weights.
 int64_t rows_of_tile(const Network& network);

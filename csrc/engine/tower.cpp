@@ -1,3 +1,4 @@
+// The passes of a tower, all rows at once: each layer is one product.
 #include "tower.h"
 
 namespace mine_fast::engine {

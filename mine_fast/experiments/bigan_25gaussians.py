@@ -12,12 +12,13 @@ from torch import Tensor
 
 from mine_fast.experiments.bigan import BiGANSettings, Encoder, perceptrons, train_bigan
 from mine_fast.experiments.experiment import Experiment, Metrics
-from mine_fast.experiments.figures import BLACK, CYCLE, panels
+from mine_fast.experiments.figures import CYCLE, panels
 from mine_fast.experiments.gan import label
 from mine_fast.experiments.gan_plane import target_of
 from mine_fast.experiments.modes import Target, coverage
 from mine_fast.experiments.run import Run, seeded
 from mine_fast.files import save_figure
+from mine_fast.plotting import BLACK
 
 __all__ = ["EXPERIMENT", "Settings", "reconstruction"]
 

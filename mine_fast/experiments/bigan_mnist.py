@@ -15,11 +15,12 @@ from mine_fast.experiments.bigan import BiGANSettings, Networks, perceptrons, tr
 from mine_fast.experiments.data import Digits
 from mine_fast.experiments.digits import mosaic, prepared, told, train_classifier
 from mine_fast.experiments.experiment import Experiment, Metrics
-from mine_fast.experiments.figures import CYCLE, GREY, panels
+from mine_fast.experiments.figures import CYCLE, panels
 from mine_fast.experiments.gan import label
 from mine_fast.experiments.run import Run, seeded
 from mine_fast.files import save_figure
 from mine_fast.modules import in_mode
+from mine_fast.plotting import GREY
 
 __all__ = ["ANCHORS", "EXPERIMENT", "Settings", "reconstruction", "similarity"]
 

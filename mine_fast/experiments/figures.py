@@ -1,4 +1,4 @@
-"""What the pictures have in common: no screen, and colours that colour-blind readers tell apart (Okabe and Ito)."""
+"""What the pictures have in common: no screen, and the order of the colours."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-__all__ = ["BLACK", "BLUE", "CYCLE", "GREEN", "GREY", "ORANGE", "PURPLE", "SKY", "panels"]
+from mine_fast.plotting import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY
 
-BLUE, ORANGE, GREEN, PURPLE, SKY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9"
-GREY, BLACK = "#8c8c8c", "#000000"
+__all__ = ["CYCLE", "panels"]
+
+#: For curves, in this order.
 CYCLE = (BLUE, ORANGE, GREEN, PURPLE, SKY, GREY)
 
 

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import mine_fast
 from mine_fast.experiments.experiment import Experiment, Metrics
-from mine_fast.experiments.figures import BLACK, CYCLE, GREY, panels
+from mine_fast.experiments.figures import CYCLE, panels
 from mine_fast.experiments.gan import GANSettings, Networks, label, sample, train_gan
 from mine_fast.experiments.modes import Target, coverage, grid, spiral
 from mine_fast.experiments.networks import perceptron
 from mine_fast.experiments.run import Run
 from mine_fast.files import save_figure
+from mine_fast.plotting import BLACK, GREY
 
 __all__ = ["GAUSSIANS", "SPIRAL", "Settings", "target_of"]
 

@@ -22,11 +22,12 @@ import mine_fast
 from mine_fast.experiments.data import Digits
 from mine_fast.experiments.digits import mosaic, prepared, told, train_classifier
 from mine_fast.experiments.experiment import Experiment, Metrics
-from mine_fast.experiments.figures import CYCLE, GREY, panels
+from mine_fast.experiments.figures import CYCLE, panels
 from mine_fast.experiments.gan import GANSettings, Networks, label, sample, train_gan
 from mine_fast.experiments.modes import kl_from_uniform
 from mine_fast.experiments.run import Run
 from mine_fast.files import save_figure
+from mine_fast.plotting import GREY
 
 __all__ = ["ANCHORS", "EXPERIMENT", "Settings", "stack_modes"]
 

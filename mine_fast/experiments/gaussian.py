@@ -19,10 +19,11 @@ from torch import nn
 
 import mine_fast
 from mine_fast.experiments.experiment import Experiment, Metrics
-from mine_fast.experiments.figures import BLACK, BLUE, GREEN, ORANGE, PURPLE, panels
+from mine_fast.experiments.figures import panels
 from mine_fast.experiments.ksg import ksg
 from mine_fast.experiments.run import Run
 from mine_fast.files import save_figure
+from mine_fast.plotting import BLACK, BLUE, GREEN, ORANGE, PURPLE
 
 __all__ = ["EXPERIMENT", "Settings", "truth"]
 

@@ -27,13 +27,15 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import mine_fast
-from mine_fast.experiments.data import Digits, mnist
+from mine_fast.experiments.data import Digits
+from mine_fast.experiments.digits import prepared
 from mine_fast.experiments.experiment import Experiment, Metrics
-from mine_fast.experiments.figures import BLUE, CYCLE, GREY, ORANGE, panels
+from mine_fast.experiments.figures import CYCLE, panels
 from mine_fast.experiments.run import Run
 from mine_fast.files import save_figure
+from mine_fast.plotting import BLUE, GREY, ORANGE
 
-__all__ = ["EXPERIMENT", "Settings", "reversed_gradient", "sampled_information"]
+__all__ = ["ARMS", "EXPERIMENT", "Settings", "reversed_gradient", "sampled_information"]
 
 #: What is compared, with the error that the MINE paper's table gives for it (percent; none for the control).
 ARMS = {
@@ -276,17 +278,17 @@ def sampled_information(z: Tensor, mean: Tensor, sd: Tensor) -> float:
 
 def run(run: Run[Settings]) -> Metrics:
     """Every arm, from the same seed."""
-    training = prepared(run, "train", run.settings.rows)
-    test = prepared(run, "test", run.settings.test_rows)
+    training = pixels(run, "train", run.settings.rows)
+    test = pixels(run, "test", run.settings.test_rows)
     arms = {arm: run.part(arm, partial(train, run, arm, training, test)) for arm in run.settings.arms}
     draw_curves(run, arms)
     return arms
 
 
-def prepared(run: Run[Settings], split: str, rows: int) -> Digits:
+def pixels(run: Run[Settings], split: str, rows: int) -> Digits:
     """The first images of a split as rows of 784 values in [-1, 1], on the device."""
-    images, labels = (part[:rows] for part in mnist(split))
-    return Digits(run.on_device(images.flatten(1).float() / 127.5 - 1), run.on_device(labels))
+    images, labels = prepared(run, split, rows)
+    return Digits(images.flatten(1), labels)
 
 
 def draw_curves(run: Run[Settings], arms: Metrics) -> None:

@@ -3,35 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from mine_fast.files import write_text
+from mine_fast.plain_json import plain
 
-__all__ = ["aggregate", "plain", "read_json", "write_json"]
-
-
-def plain(value: Any) -> Any:
-    """A value of JSON's kinds: arrays and tensors as lists, keys as text, what is not finite as None.
-
-    >>> plain({"loss": np.float32(0.5), "curve": torch.arange(2), 3: float("nan")})
-    {'loss': 0.5, 'curve': [0, 1], '3': None}
-    """
-    if isinstance(value, (np.ndarray, np.generic, torch.Tensor)):
-        value = value.tolist()
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+__all__ = ["aggregate", "read_json", "write_json"]
 
 
 def write_json(path: Path, value: Any) -> None:

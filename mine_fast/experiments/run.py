@@ -18,8 +18,9 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from mine_fast.experiments.checkpoint import load_checkpoint, save_checkpoint
-from mine_fast.experiments.records import plain, read_json, write_json
+from mine_fast.experiments.records import read_json, write_json
 from mine_fast.files import save_figure
+from mine_fast.plain_json import plain
 
 __all__ = ["Run", "seeded"]
 

@@ -12,8 +12,9 @@ import torch
 
 from mine_fast._version import __version__
 from mine_fast.experiments.experiment import Experiment, Metrics
-from mine_fast.experiments.records import aggregate, plain, read_json, write_json
+from mine_fast.experiments.records import aggregate, read_json, write_json
 from mine_fast.experiments.run import Run, seeded
+from mine_fast.plain_json import plain
 
 __all__ = ["run_seed", "run_seeds"]
 

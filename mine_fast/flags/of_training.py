@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from torch import Tensor
+
 from mine_fast.evaluation import ESTIMATE_TAIL_ROWS, HeldOutScores
 from mine_fast.result import Flag
-from mine_fast.training import FoldHistory
+from mine_fast.selection import FoldHistory
 
 __all__ = ["overfitted", "still_rising", "training_flags"]
 
@@ -29,6 +31,7 @@ EXCESS_ERRORS, EXCESS_SHARE, EXCESS_NATS = 2.5, 0.25, 0.05
 def training_flags(
     histories: Sequence[FoldHistory],
     train_scores: Sequence[HeldOutScores],
+    groups: Sequence[Tensor | None],
     mi: float,
     stderr: float,
     settings: Mapping[str, Any],
@@ -38,13 +41,14 @@ def training_flags(
     Args:
         histories: of every fold.
         train_scores: of every fold's critic, on rows that it trained on.
+        groups: see `HeldOutScores.variance`, of those rows.
         mi: the estimate, nats.
         stderr: its standard error.
         settings: those of the training.
     """
     limited = [scores.limited(ESTIMATE_TAIL_ROWS) for scores in train_scores]
     # The folds' training rows overlap: their errors are taken as one.
-    variance = stderr**2 + fmean(scores.variance() for scores in limited)
+    variance = stderr**2 + fmean(scores.variance(of_rows) for scores, of_rows in zip(limited, groups, strict=True))
     found = (
         still_rising(
             [(history.late_gain, history.late_gain_variance) for history in histories],

@@ -13,13 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from mine_fast.checks import as_integer
-from mine_fast.column_pairs import without_scores
 from mine_fast.cross_fitting import MINIMUM_ROWS_TO_FIT
 from mine_fast.errors import DivergenceError
 from mine_fast.estimate_request import make_request
 from mine_fast.estimator import estimate
 from mine_fast.integrations.row_sample import RowSample
-from mine_fast.result import MIResult
+from mine_fast.result import MIResult, without_scores
 
 __all__ = ["MutualInfoCallback"]
 

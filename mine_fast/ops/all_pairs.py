@@ -20,7 +20,7 @@ from mine_fast.ops._dispatch import (
     refuse_second_derivative,
 )
 from mine_fast.ops.dv import DVTerm, as_log_ema, check_dv_arguments
-from mine_fast.reference import ACTIVATIONS, LOSSES
+from mine_fast.reference import ACTIVATIONS, LOSSES, sum_dtype
 from mine_fast.threads import allowed_threads
 
 _all_pairs = torch.ops.mine_fast.all_pairs.default
@@ -84,8 +84,7 @@ def all_pairs_loss(
     check_dv_arguments(alpha, loss)
     _check_layers(x, weights, biases, x.shape[1] + y.shape[1])
     codes, slopes = _activations(activation, slope, len(weights) - 1)
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    log_ema = as_log_ema(log_ema, x.device, dtype)
+    log_ema = as_log_ema(log_ema, x.device, sum_dtype(x.dtype))
     value, new_log_ema, statistics = all_pairs_term(x, y, weights, biases, codes, slopes, log_ema, alpha, loss)
     joint_mean, log_mean_exp, _ = statistics.unbind()
     return DVTerm(value, new_log_ema, joint_mean, log_mean_exp)

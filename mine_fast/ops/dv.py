@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mine_fast.ops._checks import check_floating, check_integer, check_number, describe
 from mine_fast.ops._dispatch import backward_kernel, in_eager_mode, kernel, needs_gradient, refuse_second_derivative
-from mine_fast.reference import LOSSES
+from mine_fast.reference import LOSSES, sum_dtype
 
 _dv_term = torch.ops.mine_fast.dv_term.default
 _backward = torch.ops.mine_fast.dv_term_backward.default
@@ -67,7 +67,7 @@ def dv_loss_of_scores(
         raise ValueError(
             f"scores must hold joint and marginal scores, got {scores.numel()} scores with joint_rows={joint_rows}"
         )
-    log_ema = as_log_ema(log_ema, scores.device, torch.float64 if scores.dtype == torch.float64 else torch.float32)
+    log_ema = as_log_ema(log_ema, scores.device, sum_dtype(scores.dtype))
     if scores.ndim != 1:
         scores = scores.reshape(-1)
     value, new_log_ema, statistics = dv_term(scores, joint_rows, log_ema, alpha, loss)

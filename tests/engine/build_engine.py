@@ -52,7 +52,8 @@ def build(*flags: str) -> ModuleType:
         made = target.with_suffix(f".{os.getpid()}")
         subprocess.run([compiler, "-shared", *flags, "-o", str(made), *objects, "-pthread"], check=True)
         made.replace(target)
-    spec = importlib.util.spec_from_file_location("_engine", target)
+    # Under a name of its own: a process that has two modules of one name is given the first for both.
+    spec = importlib.util.spec_from_file_location(f"{folder.name}._engine", target)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -213,43 +212,36 @@ def test_scores_that_are_not_finite_leave_the_moving_average(case, value, log_em
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("shuffles", [1, 3000])
-def test_ctrl_c_stops_within_a_fifth_of_a_second(case, threads, shuffles):
+@pytest.mark.parametrize(
+    ("shuffles", "most"),
+    [(1, 10**6 - 1), (300_000, 0)],  # between two steps; within one that takes minutes
+)
+def test_ctrl_c_ends_a_run(case, threads, shuffles, most):
     made = case(rows=2048, hidden=(64, 64))
-    sent = []
-
-    def interrupt():
-        time.sleep(0.3)
-        sent.append(time.monotonic())
-        os.kill(os.getpid(), signal.SIGINT)
-
-    thread = threading.Thread(target=interrupt)
-    thread.start()
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
     with pytest.raises(KeyboardInterrupt):
         made.engine.train(*made.arrays, 10**6, 2048, shuffles, 1e-3, threads=threads)
-    stopped = time.monotonic()
-    thread.join()
-    assert stopped - sent[0] < 1.0  # 0.05 on an idle machine
-    assert made.engine.offset == made.engine.adam_step
+    timer.join()
+    assert made.engine.offset == made.engine.adam_step <= most
     assert np.isfinite(made.engine.parameters).all()
 
 
 def test_other_threads_run_meanwhile_and_cannot_touch_the_engine(case):
     made = case(rows=500, hidden=(50, 50))
-    errors, started = [], threading.Event()
+    errors, ended = [], threading.Event()
 
     def look():
-        started.wait()
-        time.sleep(0.02)
-        try:
-            _ = made.engine.parameters
-        except RuntimeError as error:
-            errors.append(str(error))
+        while not errors and not ended.is_set():
+            try:
+                _ = made.engine.parameters
+            except RuntimeError as error:
+                errors.append(str(error))
 
     thread = threading.Thread(target=look)
     thread.start()
-    started.set()
-    made.engine.train(*made.arrays, 1500, 500, 1, 1e-4)
+    made.engine.train(*made.arrays, 10**6, 500, 1, 1e-4, callback=lambda steps: not errors)
+    ended.set()
     thread.join()
     assert errors == ["this engine is computing in another thread"]
 

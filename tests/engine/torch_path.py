@@ -72,7 +72,7 @@ class TorchRun:
         size = min(size, n)
         if self.position + size > n:
             self.epoch, self.position = self.epoch + 1, 0
-        order = reference.bijection(torch.tensor([self.seed, self.epoch]), 2, n)
+        order = reference.bijection(torch.tensor([self.seed, self.epoch]), reference.PASS_STREAM, n)
         rows = order[self.position : self.position + size]
         return x[rows].to(self.dtype), y[rows].to(self.dtype)
 

@@ -15,8 +15,9 @@ from mine_fast.cli import main
 from mine_fast.experiments import SUMMARIES, load
 from mine_fast.experiments.experiment import PRESETS, Experiment
 from mine_fast.experiments.figures import panels
-from mine_fast.experiments.records import aggregate, plain
+from mine_fast.experiments.records import aggregate
 from mine_fast.experiments.runner import run_seed, run_seeds
+from mine_fast.plain_json import plain
 
 
 @dataclass(frozen=True)
