@@ -35,34 +35,33 @@ from torch.nn import functional as F
 import mine_fast
 from mine_fast.experiments.experiment import Experiment, Metrics
 from mine_fast.experiments.figures import panels
+from mine_fast.experiments.layer_critic import (
+    BITS,
+    Channel,
+    CriticSettings,
+    estimated_information,
+    make_critic,
+    train_critic,
+)
 from mine_fast.experiments.run import Run, seeded
 from mine_fast.files import save_figure
 
 __all__ = ["EXPERIMENT", "Settings", "Task", "exact_information", "sphere_task"]
 
-BITS = 1 / math.log(2)
 #: Between the seeds of two readings, so that no noise comes twice.
 READING_SEEDS = 1_000_003
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Of the experiment.
+class Settings(CriticSettings):
+    """Of the experiment, `CriticSettings` and these.
 
     Attributes:
         widths: units of the input and the hidden layers.
         epochs: at which the layers are read; training ends with the last.
         noise: standard deviation of what is added to a layer that is read.
         training_share: of the 4096 inputs.
-        passes: of an estimate's critic over the 4096 inputs, at every reading but the first of its layer.
-        first_passes: at that one.
-        critic_batch: inputs per step of it.
-        critic_rate: of its perceptrons, at its height.
-        table_rate: of the vectors that it learns of every input.
-        psi_width: of the two hidden layers that read t.
-        phi_width: of the hidden layer that reads x.
-        outputs: the length of psi and phi.
     """
 
     activations: tuple[str, ...] = ("tanh", "relu")
@@ -72,14 +71,6 @@ class Settings:
     batch: int = 256
     noise: float = 0.1
     training_share: float = 0.85
-    passes: int = 30
-    first_passes: int = 60
-    critic_batch: int = 512
-    critic_rate: float = 1e-2
-    table_rate: float = 0.05
-    psi_width: int = 64
-    phi_width: int = 128
-    outputs: int = 16
 
 
 class Task(NamedTuple):
@@ -162,112 +153,11 @@ def binary_entropy(p: Tensor) -> Tensor:
     return torch.special.entr(p) + torch.special.entr(1 - p)
 
 
-class InputTower(nn.Module):
-    """phi(x) and a(x) of an input that is named by its number: a learned vector of each plus a perceptron of its bits.
-
-    a(x) = -|phi(x)|^2 / 2 + what is learned: a score is, up to a function of t, half the squared distance of psi(t) and
-    phi(x). Where a layer spreads over 50 times its noise, a(x) has to go below -1000, which it would learn too late.
-
-    Args:
-        x: [N, 12].
-        hidden: width of the perceptron, which reads the bits and their products.
-        outputs: the length of phi.
-    """
-
-    bits: Tensor
-
-    def __init__(self, x: Tensor, hidden: int, outputs: int) -> None:
-        super().__init__()
-        first, second = torch.triu_indices(x.shape[1], x.shape[1], offset=1)
-        self.register_buffer("bits", torch.cat([x, x[:, first] * x[:, second]], 1), persistent=False)
-        self.table = nn.Embedding(len(x), outputs + 1)
-        last = nn.Linear(hidden, outputs + 1)
-        self.perceptron = nn.Sequential(nn.Linear(self.bits.shape[1], hidden), nn.SiLU(), last)
-        with torch.no_grad():
-            self.table.weight *= 0.1
-            last.weight *= 0.1
-
-    def forward(self, numbers: Tensor) -> Tensor:
-        """[B, outputs + 1] of numbers [B, 1]."""
-        rows = numbers[:, 0].long()
-        phi, offset = (self.table(rows) + self.perceptron(self.bits[rows])).split([self.table.embedding_dim - 1, 1], 1)
-        return torch.cat([phi, offset - phi.square().sum(1, keepdim=True) / 2], 1)
-
-
-def make_critic(settings: Settings, task: Task, width: int) -> mine_fast.MINE:
-    """T(t, x) = psi(t) . phi(x) + a(x) of a layer, trained to find the input of t among all inputs of a batch.
-
-    Of the twelve bits that X may hold, DV on the other pairs of a batch learns little: hardly one in 4096 is near a
-    match. InfoNCE has the match of every t among its candidates; b(t), which it leaves open, is known where T is read.
-    """
-    critic = mine_fast.SeparableCritic(
-        width, 1, hidden=(settings.psi_width, settings.psi_width), outputs=settings.outputs
-    )
-    critic.y_tower = InputTower(task.x, settings.phi_width, settings.outputs)
-    return mine_fast.MINE(critic, loss="infonce", marginals="all")
-
-
-class Channel:
-    """A layer that is read with noise: T of any inputs, as often as one likes, in units of the noise.
-
-    Args:
-        centres: [N, d], activations of all inputs.
-        noise: standard deviation.
-    """
-
-    def __init__(self, centres: Tensor, noise: float) -> None:
-        self.centres = (centres - centres.mean(0)) / noise
-        self.inputs = torch.arange(len(centres), device=centres.device)
-
-    def pairs(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """T [B, d] with noise of its own, and the number [B, 1] of its input."""
-        centres = self.centres[rows]
-        return centres + torch.randn_like(centres), rows[:, None].float()
-
-
-def train_critic(settings: Settings, mine: mine_fast.MINE, channel: Channel, passes: int) -> None:
-    """Go on with a critic for some passes over the inputs, on noise that is new at every step."""
-    table = list(mine.T.y_tower.table.parameters())
-    others = [parameter for parameter in mine.parameters() if parameter is not table[0]]
-    rates = [settings.critic_rate, settings.table_rate]
-    optimizer = torch.optim.Adam([{"params": others}, {"params": table}], fused=True)
-    steps = passes * math.ceil(len(channel.inputs) / settings.critic_batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, steps, pct_start=0.1)
-    for _ in range(passes):
-        for rows in channel.inputs[torch.randperm(len(channel.inputs))].split(settings.critic_batch):
-            loss = mine(*channel.pairs(rows))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-
-
-@torch.no_grad()
-def estimated_information(mine: mine_fast.MINE, channel: Channel, p: Tensor) -> tuple[Metrics, Metrics]:
-    """I(X;T) and I(Y;T) in bits with their standard errors, from noise that trained nothing.
-
-    As X is one of N known inputs, b(t) = -log mean_x exp T(t, x) makes the second term of the DV bound 0: what is left
-    is the mean of log q(x|t) N, with q the softmax of the scores over all inputs. q(y|t) = sum_x q(x|t) p(y|x) gives a
-    critic log q(y|t) / p(y) of Y, whose second term is 0 too. Both are lower bounds, whatever the critic.
-    """
-    psi, phi = mine.T.factors(*channel.pairs(channel.inputs))
-    log_q = (psi @ phi.T).log_softmax(1)  # [T, X]
-    one = (log_q.exp() @ p.to(log_q)).clamp(1e-6, 1 - 1e-6).to(p)
-    prior = p.mean()
-    about_x = log_q.diagonal() + math.log(len(log_q))
-    about_y = p * (one / prior).log() + (1 - p) * ((1 - one) / (1 - prior)).log()
-    of_x, of_y = (
-        {"bits": float(values.mean()) * BITS, "stderr": float(values.std()) * BITS / math.sqrt(len(values))}
-        for values in (about_x.double(), about_y)
-    )
-    return of_x, of_y
-
-
 def train(run: Run[Settings], activation: str, task: Task) -> list[Metrics]:
     """One network: at each of `epochs`, its errors and what its layers hold."""
     settings = run.settings
     net = run.on_device(Network(settings.widths, ACTIVATIONS[activation]))
-    critics = run.on_device(nn.ModuleList(make_critic(settings, task, width) for width in settings.widths[1:]))
+    critics = run.on_device(nn.ModuleList(make_critic(settings, task.x, width) for width in settings.widths[1:]))
     optimizer = torch.optim.Adam(net.parameters(), lr=settings.rate)
     y = (torch.rand(len(task.p), dtype=torch.double) < task.p.cpu()).long().to(run.device)
     order = torch.randperm(len(y))
@@ -303,6 +193,7 @@ def read_layers(settings: Settings, net: Network, critics: nn.ModuleList, task: 
         assert isinstance(mine, mine_fast.MINE)
         of_x, of_y = exact_information(centres, task.p, settings.noise)
         channel = Channel(centres, settings.noise)
+        mine.T.x_tower.fit_spread(channel.pairs(channel.inputs)[0])
         train_critic(settings, mine, channel, passes)
         of_x_estimated, of_y_estimated = estimated_information(mine, channel, task.p)
         readings.append(

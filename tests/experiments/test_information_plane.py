@@ -10,15 +10,8 @@ import pytest
 import torch
 
 from mine_fast.experiments import information_plane
-from mine_fast.experiments.information_plane import (
-    EXPERIMENT,
-    Channel,
-    Settings,
-    estimated_information,
-    exact_information,
-    make_critic,
-    sphere_task,
-)
+from mine_fast.experiments.information_plane import EXPERIMENT, Settings, exact_information, sphere_task
+from mine_fast.experiments.layer_critic import Channel, estimated_information, make_critic
 from mine_fast.experiments.runner import run_seed
 
 
@@ -155,7 +148,7 @@ def test_the_reading_of_a_critic_that_knows_nothing_is_no_information():
 def test_scores_are_squared_distances_at_first():
     """Up to what is learned of every input, and to a function of t."""
     task = sphere_task()
-    mine = make_critic(Settings(), task, width=5)
+    mine = make_critic(Settings(), task.x, width=5)
     with torch.no_grad():
         tower = mine.T.y_tower
         tower.table.weight[:, -1] = 0
