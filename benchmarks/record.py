@@ -70,11 +70,20 @@ def quantiles(values: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "q10": cuts[0], "q90": cuts[-1], "n": len(values)}
 
 
+def command() -> str:
+    """How this process was started, from the root of the repository."""
+    script = Path(sys.argv[0]).resolve()
+    if script.is_relative_to(ROOT):
+        script = script.relative_to(ROOT)
+    started = ["-m", ".".join(script.parent.parts)] if script.name == "__main__.py" else [str(script)]
+    return " ".join(["python", *started, *sys.argv[1:]])
+
+
 def write(name: str, rows: list[dict[str, Any]], **about: Any) -> Path:
     """Write results/<name>.json: what it is about, the environment, one row per figure."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    head = {**about, "command": " ".join(["python", *sys.argv]), "environment": environment()}
+    head = {**about, "command": command(), "environment": environment()}
     # A row a line: what a later run changed can then be read off the difference.
     lines = ",\n".join(f"  {json.dumps(row)}" for row in rows)
     write_text(path, f'{json.dumps(head, indent=1)[:-2]},\n "rows": [\n{lines}\n ]\n}}\n')

@@ -27,6 +27,7 @@ Tensor shuffle_index(const Tensor& key,  // [2] int64
                      int64_t rows, int64_t shuffles, bool inverse) {
   const ShuffleTable table(key, rows, shuffles);
   Tensor index = empty_tensor(key, {shuffles, rows});  // [S, B]
+  if (rows == 0) return index;                         // of any number of shuffles
   int64_t* out = static_cast<int64_t*>(index.mutable_data_ptr());
   for (int64_t s = 0; s < shuffles; ++s)
     for (int64_t i = 0; i < rows; ++i) *out++ = inverse ? table.owner(i, s) : table.partner(i, s);
