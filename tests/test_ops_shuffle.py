@@ -142,13 +142,13 @@ def test_empty_input_gives_an_empty_result_and_gradient(shape: tuple[int, ...], 
     assert y.grad.shape == y.shape
 
 
-# --- backward ---------------------------------------------------------------------------------------------------------
-
-
 def test_no_rows_cost_nothing_in_any_number_of_shuffles() -> None:
     for inverse in (False, True):
         index = torch.ops.mine_fast.shuffle_index(KEY, 0, 2**53 + 1, inverse)
         assert index.shape == (2**53 + 1, 0)
+
+
+# --- backward ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
