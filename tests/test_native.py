@@ -220,14 +220,16 @@ def test_divergence_is_the_same_error():
 
 
 def test_interrupt_stops_and_keeps_the_steps_made():
-    x, y = data(2000)
-    mine = mine_fast.MINE(stack(hidden=(256, 256)), method="concat", seed=0)
+    x, y = data(200)
+    mine = mine_fast.MINE(stack(hidden=(16,)), method="concat", seed=0)  # quick steps, under a sanitizer too
+    mine.optimize(x, y, iters=1, batch_size=50, engine="native")  # what is done once is done
+    begin = int(mine.shuffle_key[1])
     before = copy.deepcopy(mine.T.state_dict())
-    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     with pytest.raises(KeyboardInterrupt):
-        mine.optimize(x, y, iters=100_000, batch_size=500, engine="native")
-    assert 0 < int(mine.shuffle_key[1]) < 400_000
+        mine.optimize(x, y, iters=500_000, batch_size=50, engine="native")
+    assert begin < int(mine.shuffle_key[1]) < 2_000_000
     assert all(torch.isfinite(p).all() for p in mine.parameters())
     assert any(not torch.equal(before[k], v) for k, v in mine.T.state_dict().items())
 
