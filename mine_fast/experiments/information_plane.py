@@ -193,7 +193,6 @@ def read_layers(settings: Settings, net: Network, critics: nn.ModuleList, task: 
         assert isinstance(mine, mine_fast.MINE)
         of_x, of_y = exact_information(centres, task.p, settings.noise)
         channel = Channel(centres, settings.noise)
-        mine.T.x_tower.fit_spread(channel.pairs(channel.inputs)[0])
         train_critic(settings, mine, channel, passes)
         of_x_estimated, of_y_estimated = estimated_information(mine, channel, task.p)
         readings.append(

@@ -124,13 +124,13 @@ class ActivationTower(nn.Module):
 def make_critic(settings: CriticSettings, inputs: Tensor, width: int) -> mine_fast.MINE:
     """T(t, x) = psi(t) . phi(x) + a(x) of a layer, trained to find the input of t among all inputs of a batch.
 
+    Of the twelve bits that X may hold, DV on the other pairs of a batch learns little: hardly one in 4096 is near a
+    match. InfoNCE has the match of every t among its candidates; b(t), which it leaves open, is known where T is read.
+
     Args:
         settings: the widths of its networks.
         inputs: all of them, [N, d] of -1 and 1.
         width: of the layer.
-
-    Of the twelve bits that X may hold, DV on the other pairs of a batch learns little: hardly one in 4096 is near a
-    match. InfoNCE has the match of every t among its candidates; b(t), which it leaves open, is known where T is read.
     """
     critic = mine_fast.SeparableCritic(width, 1, outputs=settings.outputs)
     critic.x_tower = ActivationTower(width, settings.psi_width, settings.outputs)
@@ -158,6 +158,7 @@ class Channel:
 
 def train_critic(settings: CriticSettings, mine: mine_fast.MINE, channel: Channel, passes: int) -> None:
     """Go on with a critic for some passes over the inputs, on noise that is new at every step."""
+    mine.T.x_tower.fit_spread(channel.pairs(channel.inputs)[0])
     table = list(mine.T.y_tower.table.parameters())
     others = [parameter for parameter in mine.parameters() if parameter is not table[0]]
     rates = [settings.critic_rate, settings.table_rate]
