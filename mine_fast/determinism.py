@@ -117,7 +117,7 @@ def _error_along_columns(y: Tensor, x: Tensor) -> Tensor:
     """Median absolute errors [dx, dy] of predicting y [n, dy] linearly by the neighbours in one column of x [n, dx]."""
     ordered = x.sort(0)
     width = SINGLE_NEIGHBOURS + 1
-    others = torch.arange(width) != width // 2
+    others = torch.arange(width, device=x.device) != width // 2
     windows = ordered.values.unfold(0, width, 1)  # [m, dx, width]
     offset = windows[..., others] - windows[..., width // 2, None]
     spread = offset - offset.mean(2, keepdim=True)
@@ -136,8 +136,7 @@ def _local_linear_error(y: Tensor, x: Tensor, neighbours: int) -> Tensor:
     middle = torch.quantile(x, x.new_tensor([0.25, 0.75]), dim=0)
     spread = middle[1] - middle[0]
     x = x / torch.where(spread > 0, spread, 1.0)
-    distance = torch.cdist(x, x).fill_diagonal_(torch.inf)
-    nearest = distance.topk(neighbours, largest=False).indices  # [n, k]
+    nearest = _nearest(x, neighbours)
     offset = x[nearest] - x[:, None]  # [n, k, dx]
     offset = offset / offset.abs().amax((1, 2), keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
     # The row itself is at 0: the intercept predicts it.
@@ -149,3 +148,19 @@ def _local_linear_error(y: Tensor, x: Tensor, neighbours: int) -> Tensor:
     gram.diagonal(dim1=1, dim2=2).add_(1e-9 * neighbours)
     intercept = torch.linalg.solve(gram, design.mT @ (target - mean))[:, 0]
     return (y - mean[:, 0] - intercept).abs().median(0).values
+
+
+def _nearest(x: Tensor, count: int) -> Tensor:
+    """Numbers of the `count` rows nearest to each row of x [n, dx], itself left out, [n, count]."""
+    rows = len(x)
+    if x.shape[1] > 1:
+        return torch.cdist(x, x).fill_diagonal_(torch.inf).topk(count, largest=False).indices
+    # In one column they are among as many to either side in its order.
+    values, order = x[:, 0].sort()
+    shifts = torch.arange(-count, count + 1, device=x.device)
+    shifts = shifts[shifts != 0]
+    place = torch.arange(rows, device=x.device)[:, None] + shifts
+    inside = place.clamp(0, rows - 1)
+    distance = (values[inside] - values[:, None]).abs().masked_fill(inside != place, torch.inf)
+    nearest = order[inside.gather(1, distance.topk(count, largest=False).indices)]
+    return torch.empty_like(nearest).index_copy_(0, order, nearest)

@@ -6,7 +6,7 @@ Nothing here trains. The rows given are rows that neither trained nor selected t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,23 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mine_fast import ops
-from mine_fast.data import PairSource
-from mine_fast.errors import DivergenceError
-from mine_fast.pair_scoring import CALL_ROWS, PairScorer
 from mine_fast.reference import log_mean_exp
 
 __all__ = [
     "HeldOutScores",
-    "held_out_scores",
     "influence_variance",
-    "level_of_rows",
     "over_folds",
     "permutation_p_value",
 ]
-
-#: Rows that are shuffled among each other; bounds the memory of a source that does not fit it.
-CHUNK_ROWS = 8192
 
 #: Rows that the marginal term of an estimate must rest on, as `HeldOutScores.limited` counts them. What happens less
 #: often than once in n rows may weigh anything, so no more than ln(n) can be claimed (McAllester & Stratos 2020).
@@ -123,16 +114,17 @@ class HeldOutScores:
 
     def _level(self, share: float) -> float:
         """The u at which mean exp(min(T_marginal, u) - u), which falls in u, is `share`."""
-        scores = self.marginal.flatten()
-        wanted = share * scores.numel()
+        scores = self.marginal.flatten().numpy()
+        wanted = share * scores.size
         # Each score at or above u counts as one of the `wanted`: u is among so many of the highest, or right below.
-        count = min(int(wanted) + 1, scores.numel())
-        ordered = torch.from_numpy(np.partition(scores.numpy(), scores.numel() - count))
-        lower, upper = ordered[:-count], ordered[-count:].sort().values
-        weight = torch.logsumexp(lower, 0)
-        below = torch.cat([weight[None], torch.logaddexp(weight, torch.logcumsumexp(upper, 0))])  # of those before
-        above = torch.arange(count, 0, -1, device="cpu")  # as many scores are at or above each
-        first = int((torch.exp(below[:-1] - upper) + above > wanted).sum())  # u is at most this score, the next if any
+        count = min(int(wanted) + 1, scores.size)
+        ordered = np.partition(scores, scores.size - count)
+        lower, upper = ordered[:-count], np.sort(ordered[-count:])
+        most = lower.max(initial=-math.inf)
+        weight = most + math.log(np.exp(lower - most).sum()) if lower.size else -math.inf
+        below = np.logaddexp.accumulate(np.concatenate([[weight], upper]))  # of those before
+        above = np.arange(count, 0, -1)  # as many scores are at or above each
+        first = int((np.exp(below[:-1] - upper) + above > wanted).sum())  # u is at most this score, the next if any
         # Between two scores the condition reads exp(below - u) + above = wanted.
         rest = wanted - (count - first)
         return float(below[first]) - math.log(rest) if rest > 0 else float(upper[first])
@@ -179,62 +171,6 @@ def over_folds(
         mi += share * bound
         variance += share**2 * influence_variance(influence, groups[k])
     return mi, math.sqrt(variance)
-
-
-def level_of_rows(score: Callable[[Tensor, Tensor], Tensor], y: Tensor) -> Callable[[Tensor], Tensor]:
-    """The function x [b, ...] -> [b] by which a critic's scores of a row of x exceed those of a normalised one.
-
-    log mean_j exp T(x, y_j) over reference rows y [M, ...]: what is left of T without it has E_y[exp T] = 1 for every
-    x, up to the error of M rows, as the log density ratio has.
-    """
-
-    def level(x: Tensor) -> Tensor:
-        rows = x.split(max(1, CALL_ROWS // len(y)))
-        every_y = y.repeat(len(rows[0]), *(1,) * (y.ndim - 1))
-        scores = [score(a.repeat_interleave(len(y), 0), every_y[: len(a) * len(y)]).view(len(a), -1) for a in rows]
-        return torch.cat([log_mean_exp(s.double().T) for s in scores])
-
-    return level
-
-
-@torch.no_grad()
-def held_out_scores(
-    score: PairScorer,
-    source: PairSource,
-    rows: Tensor,
-    seed: int,
-    shuffles: int,
-    level: Callable[[Tensor], Tensor] | None = None,
-) -> HeldOutScores:
-    """Score held-out rows, joint and with `shuffles` derangements of y.
-
-    Args:
-        score: of the pairs of some rows.
-        source: where the rows are.
-        rows: int64 [n], n >= 2.
-        seed: names the derangements.
-        shuffles: S.
-        level: x [b, ...] -> [b], taken from every score of a row of x: a function that these rows did not shape, so
-            that what is left is a critic like any other. None: nothing.
-    """
-    joint, marginal, as_y = [], [], []
-    for chunk, index in enumerate(rows.tensor_split(-(-rows.numel() // CHUNK_ROWS))):
-        x, y = source.rows(index)
-        n = x.shape[0]
-        key = ops.shuffle_key(seed, chunk, device=x.device)
-        own = torch.arange(n, device=x.device)[None]
-        scores = score(x, y, torch.cat([own, ops.shuffle_index(n, key, shuffles)])).double()  # [1 + S, n]
-        if level is not None:
-            scores -= level(x)
-        joint.append(scores[0].cpu())
-        marginal.append(scores[1:].cpu())
-        as_y.append(scores[1:].gather(1, ops.shuffle_index(n, key, shuffles, inverse=True)).cpu())
-        if not bool(torch.isfinite(scores).all()):
-            raise DivergenceError(
-                "the scores of T on rows that it did not train on are not all finite numbers; lower learning_rate or "
-                "scale the inputs"
-            )
-    return HeldOutScores(torch.cat(joint), torch.cat(marginal, 1), torch.cat(as_y, 1))
 
 
 def permutation_p_value(folds: Sequence[HeldOutScores], cross_trained: bool = False) -> float:

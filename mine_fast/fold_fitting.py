@@ -17,7 +17,8 @@ from mine_fast.concurrency import draws_globally
 from mine_fast.critics import call_critic
 from mine_fast.data import PairSource
 from mine_fast.default_critics import MLPCritic, StackedCritic, is_default
-from mine_fast.evaluation import HeldOutScores, held_out_scores
+from mine_fast.evaluation import HeldOutScores
+from mine_fast.held_out_pairs import HeldOutPairs
 from mine_fast.inputs import QuantileInputs
 from mine_fast.native import pair_scorer
 from mine_fast.pair_scoring import PairScorer
@@ -224,7 +225,8 @@ def _fit_stack(mine: DVLoss, fold: Fold) -> FitParts:
 
 def _weigh(critic: StackedCritic, members: list[PairScorer], rows: PairSource, fold: Fold) -> Tensor:
     """Fix the constants and weights of the critics on the validation rows; the log mean exp of the sum there, []."""
-    scores = [held_out_scores(score, rows, fold.validation, fold.seed, STACKING_SHUFFLES) for score in members]
+    pairs = HeldOutPairs(rows, fold.validation, fold.seed, STACKING_SHUFFLES)
+    scores = [pairs.scores(score) for score in members]
     critic.offsets = critic.weights.new_tensor([s.log_mean_exp for s in scores])
     # Where none of n pairs fell, the joint probability is about 1 / n (Laplace's rule), and no ratio to be known lower.
     critic.floor.fill_(-math.log(fold.train.numel()))
@@ -257,7 +259,7 @@ def _held_out(
 ) -> HeldOutScores:
     # A million pairs settle the marginal term; fewer than 20 shuffles leave it noisy, 199 are enough to test with.
     shuffles = fold.settings.evaluation_shuffles or min(199, max(20, 1_000_000 // len(fold.source)))
-    return held_out_scores(score, rows, fold.held_out, fold.seed, shuffles, level)
+    return HeldOutPairs(rows, fold.held_out, fold.seed, shuffles).scores(score, level)
 
 
 def _trained_on(
@@ -266,7 +268,7 @@ def _trained_on(
     fold: Fold,
     level: Callable[[Tensor], Tensor] | None = None,
 ) -> HeldOutScores:
-    return held_out_scores(score, rows, fold.rows_read_again, fold.seed, TRAIN_SHUFFLES, level)
+    return HeldOutPairs(rows, fold.rows_read_again, fold.seed, TRAIN_SHUFFLES).scores(score, level)
 
 
 def _scorer(loss: DVLoss) -> Callable[[Tensor, Tensor], Tensor]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["FittedBuffers", "StartingState", "copied_state", "has_parameter_hooks", "in_mode", "is_plain"]
+__all__ = ["FittedBuffers", "StartingState", "copied_state", "has_parameter_hooks", "in_mode", "is_plain", "kept_state"]
 
 
 def is_plain(module: nn.Module) -> bool:
@@ -41,6 +41,16 @@ def copied_state(module: nn.Module) -> dict[str, Any]:
         name: value.detach().clone() if isinstance(value, Tensor) else copy.deepcopy(value)
         for name, value in module.state_dict().items()
     }
+
+
+def kept_state(module: nn.Module) -> Callable[[], None]:
+    """Remember the state of a module; what puts it back."""
+    state = copied_state(module)
+
+    def put_back() -> None:
+        module.load_state_dict(state)
+
+    return put_back
 
 
 class FittedBuffers(nn.Module):

@@ -254,10 +254,10 @@ class EngineCritic:
             parameter.copy_(value)
 
     @torch.no_grad()
-    def write_loss_state(self) -> None:
-        """Put the moving average and the position in the stream of shuffles into the loss module."""
-        self.mine.log_ema.fill_(self.engine.log_ema)
-        offset = int(self.engine.offset)
+    def write_loss_state(self, log_ema: float | None = None, offset: int | None = None) -> None:
+        """Put the moving average and the position in the stream of shuffles, or those given, into the loss module."""
+        self.mine.log_ema.fill_(self.engine.log_ema if log_ema is None else log_ema)
+        offset = int(self.engine.offset if offset is None else offset)
         self.mine.shuffle_key[1] = offset - 2**64 if offset >= 2**63 else offset
 
     def read_optimizer(self, optimizer: torch.optim.Optimizer) -> None:

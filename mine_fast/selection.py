@@ -11,12 +11,12 @@ from torch import Tensor
 
 from mine_fast.data import PairSource
 from mine_fast.errors import DivergenceError
-from mine_fast.evaluation import ESTIMATE_TAIL_ROWS, HeldOutScores, held_out_scores, influence_variance
-from mine_fast.modules import copied_state
+from mine_fast.evaluation import ESTIMATE_TAIL_ROWS, HeldOutScores, influence_variance
+from mine_fast.held_out_pairs import HeldOutPairs
 from mine_fast.pair_scoring import PairScorer
+from mine_fast.steps import Keep
 
 if TYPE_CHECKING:
-    from mine_fast.loss import DVLoss
     from mine_fast.training import TrainingSettings
 
 __all__ = ["FoldHistory", "Selection"]
@@ -42,19 +42,17 @@ class Selection:
     """Reads a critic off validation rows while it trains, and keeps its best weights.
 
     Args:
-        mine: the loss module that trains.
-        score: by its critic.
+        score: by the critic.
         source: the rows.
         rows: int64, those to choose on.
         settings: see `TrainingSettings`.
         seed: of the shuffles.
-        level: see `held_out_scores`.
+        level: see `HeldOutPairs.scores`.
         progress: called with (steps done, bound) at every reading.
     """
 
     def __init__(
         self,
-        mine: DVLoss,
         score: PairScorer,
         source: PairSource,
         rows: Tensor,
@@ -63,28 +61,27 @@ class Selection:
         level: Callable[[Tensor], Tensor] | None = None,
         progress: Callable[[int, float], None] | None = None,
     ) -> None:
-        self.mine, self.score, self.source, self.rows = mine, score, source, rows
-        self.settings, self.seed, self.level, self.progress = settings, seed, level, progress
+        self.score, self.settings, self.level, self.progress = score, settings, level, progress
         # Beyond some thousand pairs it is the rows that make a validation uncertain.
-        self.shuffles = min(8, max(2, 8000 // rows.numel()))
+        self.pairs = HeldOutPairs(source, rows, seed, shuffles=min(8, max(2, 8000 // rows.numel())))
         self.history = FoldHistory()
-        self.best_bound, self.best_state = -math.inf, copied_state(mine)
+        self.best_bound = -math.inf
+        self.put_best: Callable[[], None] | None = None
         self.early: HeldOutScores | None = None  # the best of the first three quarters
 
-    def read(self, step: int, train: float) -> None:
-        """Read the bound of the weights that the module holds now.
+    def read(self, step: int, train: float, keep: Keep) -> None:
+        """Read the bound of the weights that the critic scores by now.
 
         Args:
             step: steps made.
             train: the bound on the batches since the last reading.
+            keep: those weights.
 
         Raises:
             DivergenceError: one of the two is not finite.
         """
         settings, history = self.settings, self.history
-        self.mine.eval()
-        scores = held_out_scores(self.score, self.source, self.rows, self.seed, self.shuffles, self.level)
-        scores = scores.limited(ESTIMATE_TAIL_ROWS)
+        scores = self.pairs.scores(self.score, self.level).limited(ESTIMATE_TAIL_ROWS)
         bound = scores.dv_bound()
         if not math.isfinite(bound) or (step > 0 and not math.isfinite(train)):
             raise DivergenceError(
@@ -94,7 +91,7 @@ class Selection:
         if step <= 0.75 * settings.steps and bound > self.best_bound:
             self.early = scores
         if bound > self.best_bound:
-            self.best_bound, self.best_state = bound, copied_state(self.mine)
+            self.best_bound, self.put_best = bound, keep()
         if (
             step == settings.steps
             and self.early is not None
@@ -102,7 +99,6 @@ class Selection:
         ):
             history.late_gain = bound - self.early.dv_bound()
             history.late_gain_variance = influence_variance(scores.influence() - self.early.influence())
-        self.mine.train()
         history.steps.append(step)
         history.train.append(train)
         history.validation.append(bound)
@@ -110,7 +106,7 @@ class Selection:
             self.progress(step, bound)
 
     def take_best(self) -> FoldHistory:
-        """Leave the module with the weights that did best, in evaluation mode; the curves."""
-        self.mine.load_state_dict(self.best_state)
-        self.mine.eval()
+        """Leave the module with the weights that did best; the curves."""
+        if self.put_best is not None:
+            self.put_best()
         return self.history

@@ -12,6 +12,7 @@ GPU has run.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 
@@ -25,9 +26,11 @@ from mine_fast.data import ArraySource
 from mine_fast.fold_fitting import ToTrain
 from mine_fast.graphed_steps import GraphedSteps, capture, on_side_stream
 from mine_fast.loss import DVLoss
+from mine_fast.modules import kept_state
 from mine_fast.native import network_stacks, pair_scorer
 from mine_fast.noise import GaussianNoise
 from mine_fast.selection import FoldHistory, Selection
+from mine_fast.steps import Keep
 
 __all__ = ["StackedSteps", "shape_of", "train_together"]
 
@@ -60,18 +63,18 @@ def train_together(wanted: Sequence[ToTrain]) -> list[FoldHistory | Exception]:
         one.loss.train()
     steps = StackedSteps(wanted)
     chosen = [
-        Selection(one.loss, pair_scorer(one.loss, "torch"), one.rows, one.fold.validation, settings, one.fold.seed,
+        Selection(pair_scorer(one.loss, "torch"), one.rows, one.fold.validation, settings, one.fold.seed,
                   progress=one.report)
         for one in wanted
     ]  # fmt: skip
     found: list[FoldHistory | Exception | None] = [None] * len(wanted)
 
     def read(step: int, losses: list[float]) -> None:
-        with steps.averaged():
+        with steps.averaged() as kept:
             for k, (one, loss) in enumerate(zip(chosen, losses, strict=True)):
                 if found[k] is None:
                     try:
-                        one.read(step, -loss)
+                        one.read(step, -loss, kept[k])
                     except Exception as error:
                         found[k] = error
 
@@ -79,6 +82,8 @@ def train_together(wanted: Sequence[ToTrain]) -> list[FoldHistory | Exception]:
     for start in range(0, settings.steps, settings.evaluate_every):
         count = min(settings.evaluate_every, settings.steps - start)
         read(start + count, steps.advance_all(count))
+    for one in wanted:
+        one.loss.eval()
     return [one.take_best() if result is None else result for one, result in zip(chosen, found, strict=True)]
 
 
@@ -184,14 +189,17 @@ class StackedSteps(GraphedSteps):
 
     @contextlib.contextmanager
     @torch.no_grad()
-    def averaged(self) -> Iterator[None]:
+    def averaged(self) -> Iterator[list[Keep]]:  # type: ignore[override]
         """The modules of the critics hold their averages, and keep them: what trains is the stack."""
         for k, loss in enumerate(self.losses_of):
             for parameter, average in zip(loss.T.parameters(), self.average, strict=True):
                 parameter.copy_(average[k])
             loss.log_ema.copy_(self.log_ema[k])
             loss.shuffle_key[1] = self.done
-        yield
+            loss.eval()
+        yield [functools.partial(kept_state, loss) for loss in self.losses_of]
+        for loss in self.losses_of:
+            loss.train()
 
 
 class _Stack(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from mine_fast import ops
 from mine_fast.data import PairSource
 from mine_fast.errors import DivergenceError
+from mine_fast.modules import kept_state
 from mine_fast.native import EngineCritic, engine_rows, engine_shuffles
 from mine_fast.reference import PASS_STREAM, bijection
 from mine_fast.threads import allowed_threads
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 
 #: Multiply-adds, of a forward pass, between two looks at whether a fit is still wanted: a few hundredths of a second.
 ASK_EVERY = 1_000_000_000
+
+#: Called while a critic scores by its averaged weights: remembers them, and returns what puts them into the module.
+Keep = Callable[[], Callable[[], None]]
 
 _LOWER_RATE = "lower the learning rate of opt"
 
@@ -41,8 +46,8 @@ class Steps(Protocol):
     def advance(self, count: int) -> float:
         """Make `count` steps; the mean loss over them."""
 
-    def averaged(self) -> contextlib.AbstractContextManager[None]:
-        """Within, the module holds the averaged weights."""
+    def averaged(self) -> contextlib.AbstractContextManager[Keep]:
+        """Within, the critic scores by the averaged weights, in evaluation mode; gives what keeps them."""
 
 
 def epoch_batches(rows: Tensor, batch_size: int, seed: int, first_pass: int = 0) -> Iterator[Tensor]:
@@ -123,13 +128,15 @@ class TorchSteps:
         return loss.detach()
 
     @contextlib.contextmanager
-    def averaged(self) -> Iterator[None]:
+    def averaged(self) -> Iterator[Keep]:
         """See `Steps`."""
         self._swap()
+        self.mine.eval()
         try:
-            yield
+            yield functools.partial(kept_state, self.mine)
         finally:
             self._swap()
+            self.mine.train()
 
     @torch.no_grad()
     def _swap(self) -> None:
@@ -184,11 +191,19 @@ class NativeSteps:
         return torch.from_numpy(self.critic.engine.score(*rows, averaged=True, partner=partner.numpy()))
 
     @contextlib.contextmanager
-    def averaged(self) -> Iterator[None]:
-        """See `Steps`. The weights in training are the engine's own, so there is nothing to put back."""
-        self.critic.write_parameters(self.critic.engine.average)
-        self.critic.write_loss_state()
-        yield
+    def averaged(self) -> Iterator[Keep]:
+        """See `Steps`. The engine holds both weights, and the module neither until the kept ones are put there."""
+        yield self._keep
+
+    def _keep(self) -> Callable[[], None]:
+        critic, engine = self.critic, self.critic.engine
+        weights, log_ema, offset = engine.average, engine.log_ema, engine.offset
+
+        def put_back() -> None:
+            critic.write_parameters(weights)
+            critic.write_loss_state(log_ema, offset)
+
+        return put_back
 
 
 def optimize_in_torch(

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from mine_fast.checks import as_integer, as_number
 from mine_fast.data import ArraySource, PairSource
-from mine_fast.evaluation import level_of_rows
 from mine_fast.graphed_steps import GraphedSteps, graph_obstacle
+from mine_fast.held_out_pairs import level_of_rows
 from mine_fast.native import critic_obstacle, use_engine
 from mine_fast.pair_scoring import by_rows
 from mine_fast.selection import FoldHistory, Selection
@@ -193,11 +193,11 @@ def train_critic(
     steps = _steps_by(settings.engine, obstacle, mine, source)(mine, source, train_rows, settings, seed)
     level = free_level(mine, score, source, train_rows[:LEVEL_ROWS_TO_CHOOSE])
     scorer = steps.score or by_rows(score)
-    chosen = Selection(mine, scorer, source, validation_rows, settings, seed, level, progress)
+    chosen = Selection(scorer, source, validation_rows, settings, seed, level, progress)
 
     def validate(step: int, train: float) -> None:
-        with steps.averaged():
-            chosen.read(step, train)
+        with steps.averaged() as keep:
+            chosen.read(step, train, keep)
 
     mine.train()
     validate(0, math.nan)
@@ -205,4 +205,6 @@ def train_critic(
         count = min(settings.evaluate_every, settings.steps - start)
         loss = steps.advance(count)
         validate(start + count, -loss)
-    return chosen.take_best()
+    history = chosen.take_best()
+    mine.eval()
+    return history

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from mine_fast.canonical import CanonicalPairs
 from mine_fast.default_critics import MLPCritic, StackedCritic
 from mine_fast.evaluation import HeldOutScores
 from mine_fast.pair_inputs import PairInputs
+from mine_fast.perceptrons import linear
 from mine_fast.stacking import stacking_weights
 
 QUICK = {"steps": 60, "folds": 2, "evaluate_every": 20}
@@ -209,3 +212,18 @@ def test_what_gaussians_say_few_rows_suffice_for():
             x, y, truth = gaussian_pairs(1000, correlations, width, 100 + seed)
             errors.append(mine_fast.estimate(x, y, steps=100, seed=seed).mi - truth)
         assert abs(np.mean(errors)) < tolerance
+
+
+def test_layers_are_torch_linear_layers_drawn_from_the_generator_alone():
+    before = torch.get_rng_state()
+    layer = linear(30, 20, torch.Generator().manual_seed(0))
+    assert torch.equal(torch.get_rng_state(), before)
+    like = torch.nn.Linear(30, 20)
+    assert type(layer) is torch.nn.Linear
+    assert repr(layer) == repr(like)
+    assert layer.weight.shape == like.weight.shape
+    assert layer.bias.shape == like.bias.shape
+    assert 0.95 * 30**-0.5 < float(layer.weight.abs().max()) <= 30**-0.5 >= float(layer.bias.abs().max())
+    again = linear(30, 20, torch.Generator().manual_seed(0))
+    assert all(torch.equal(a, b) for a, b in zip(layer.parameters(), again.parameters(), strict=True))
+    assert copy.deepcopy(layer).state_dict().keys() == pickle.loads(pickle.dumps(layer)).state_dict().keys()

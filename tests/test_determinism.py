@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mine_fast.data import ArraySource
-from mine_fast.determinism import deterministic, is_function_of
+from mine_fast.determinism import _nearest, deterministic, is_function_of
 
 
 def normal(rows, width=1, seed=0):
@@ -94,3 +94,14 @@ def test_the_direction_is_told():
 def test_rows_of_more_dimensions():
     images = normal(500, 4).reshape(500, 2, 2)
     assert deterministic(ArraySource(images, images[:, 0, :1] * 3), 0) is not None
+
+
+@pytest.mark.parametrize("rows", [13, 200])
+@pytest.mark.parametrize("ties", [False, True])
+def test_nearest_rows_in_one_column_are_those_by_all_distances(rows, ties):
+    x = normal(rows)
+    x = x.round() if ties else x
+    distance = (x - x.T).abs().fill_diagonal_(math.inf)
+    nearest = _nearest(x, 6)
+    assert not (nearest == torch.arange(rows)[:, None]).any()
+    assert torch.equal(distance.gather(1, nearest).sort(1).values, distance.topk(6, largest=False).values)

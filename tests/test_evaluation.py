@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from mine_fast import evaluation, pair_scoring
+from mine_fast import evaluation, held_out_pairs, pair_scoring
 from mine_fast.data import ArraySource
-from mine_fast.evaluation import HeldOutScores, held_out_scores, level_of_rows, permutation_p_value
+from mine_fast.evaluation import HeldOutScores, permutation_p_value
+from mine_fast.held_out_pairs import HeldOutPairs, level_of_rows
 from mine_fast.pair_scoring import by_rows
 
 
@@ -29,9 +30,8 @@ def exact_scores(rows, rho, seed, shuffles=50, width=1):
         quadratic = (x**2 + y**2 - 2 * rho * x * y) / variance - x**2 - y**2
         return (-0.5 * math.log(variance) - 0.5 * quadratic).sum(1)
 
-    return held_out_scores(
-        by_rows(log_ratio), ArraySource(*gaussian(rows, rho, seed, width)), torch.arange(rows), seed, shuffles
-    )
+    pairs = HeldOutPairs(ArraySource(*gaussian(rows, rho, seed, width)), torch.arange(rows), seed, shuffles)
+    return pairs.scores(by_rows(log_ratio))
 
 
 def information(rho, width=1):
@@ -82,11 +82,11 @@ def test_effective_sample_size_of_flat_and_of_peaked_weights():
 
 
 def test_scores_of_a_large_source_are_shuffled_within_chunks(monkeypatch):
-    monkeypatch.setattr(evaluation, "CHUNK_ROWS", 16)
+    monkeypatch.setattr(held_out_pairs, "CHUNK_ROWS", 16)
     monkeypatch.setattr(pair_scoring, "CALL_ROWS", 10)
     x = torch.arange(50.0, dtype=torch.float64)[:, None]
     score = by_rows(lambda a, b: (100 * a + b).squeeze(1))
-    scores = held_out_scores(score, ArraySource(x, x), torch.arange(50), 0, 3)
+    scores = HeldOutPairs(ArraySource(x, x), torch.arange(50), 0, 3).scores(score)
     assert torch.equal(scores.joint, 101 * x.squeeze(1))
     x_of, y_of = scores.marginal // 100, scores.marginal % 100
     assert torch.equal(x_of, x.squeeze(1).expand(3, 50))
@@ -99,21 +99,18 @@ def test_scores_relative_to_the_level_of_their_row(monkeypatch):
     """A function of x on top of a critic leaves them as they were; they are normalised on the reference rows."""
     x, y = gaussian(60, 0.5, 0)
     references = gaussian(40, 0.5, 1)[1]
-    monkeypatch.setattr(evaluation, "CALL_ROWS", 130)  # three rows of x at a time
-    source, rows = ArraySource(x, y), torch.arange(60)
+    monkeypatch.setattr(held_out_pairs, "CALL_ROWS", 130)  # three rows of x at a time
+    pairs = HeldOutPairs(ArraySource(x, y), torch.arange(60), 0, 3)
 
     def lifted(a, b):
         return product(a, b) + 50 * torch.sin(a).squeeze(1)
 
-    plain, moved = (
-        held_out_scores(by_rows(score), source, rows, 0, 3, level_of_rows(score, references))
-        for score in (product, lifted)
-    )
+    plain, moved = (pairs.scores(by_rows(score), level_of_rows(score, references)) for score in (product, lifted))
     for name in ("joint", "marginal", "as_y"):
         torch.testing.assert_close(getattr(moved, name), getattr(plain, name))
     level = torch.logsumexp(x * references.T, 1) - math.log(40)
     torch.testing.assert_close(plain.joint, (x * y).squeeze(1) - level)
-    assert moved.dv_bound() > held_out_scores(by_rows(lifted), source, rows, 0, 3).dv_bound() + 10
+    assert moved.dv_bound() > pairs.scores(by_rows(lifted)).dv_bound() + 10
 
 
 # What n rows can certify. ---------------------------------------------------------------------------------------------
@@ -192,7 +189,7 @@ def p_values(rows, folds, runs, shuffles=199, rho=0.0):
         source = ArraySource(*gaussian(rows, rho, seed))
         parts = torch.arange(rows).tensor_split(folds)
         of_pairs = by_rows(product)
-        scores = [held_out_scores(of_pairs, source, part, 7 * seed + k, shuffles) for k, part in enumerate(parts)]
+        scores = [HeldOutPairs(source, part, 7 * seed + k, shuffles).scores(of_pairs) for k, part in enumerate(parts)]
         found.append(permutation_p_value(scores))
     return np.array(found)
 
@@ -243,8 +240,8 @@ def test_tied_scores_are_no_evidence():
 
 def test_a_constant_in_the_scores_changes_no_p_value():
     """T + c orders pairs as T does; 1e4 of it is rounding of 1e-3 in float32, and the pairs differ by 1."""
-    source = ArraySource(*gaussian(200, 0.5, 0))
-    plain = held_out_scores(by_rows(product), source, torch.arange(200), 0, 99)
-    shifted = held_out_scores(by_rows(lambda x, y: (product(x, y) + 1e4).float()), source, torch.arange(200), 0, 99)
+    pairs = HeldOutPairs(ArraySource(*gaussian(200, 0.5, 0)), torch.arange(200), 0, 99)
+    plain = pairs.scores(by_rows(product))
+    shifted = pairs.scores(by_rows(lambda x, y: (product(x, y) + 1e4).float()))
     assert permutation_p_value([shifted]) == pytest.approx(permutation_p_value([plain]), abs=0.002)
     assert permutation_p_value([plain]) < 0.05
