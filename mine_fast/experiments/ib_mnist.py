@@ -332,7 +332,7 @@ def compare(folder: Path, runs: Sequence[Metrics]) -> None:
     panel.invert_yaxis()
     panel.set_xlabel(f"test error (%), {len(runs)} seeds")
     panel.grid(alpha=0.25)
-    panel.legend(fontsize="small")
+    panel.legend(fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
     save_figure(folder / "errors.png", figure, dpi=120)
 
 
