@@ -2,6 +2,8 @@
 
     python benchmarks/experiment_tables.py [--check]
 
+Results of the preset `paper` are in benchmarks/results/experiments/paper/NAME, and their place is <!-- NAME paper -->.
+
 With --check nothing is written, and a file that says something else is an error. An experiment without results keeps
 what stands between its markers.
 """
@@ -172,11 +174,12 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
 def filled(page: str) -> str:
     """The page with the tables of all results that it has a place for."""
     for name, render in TABLES.items():
-        path, start, end = RESULTS / name / "metrics.json", f"<!-- {name} -->\n", f"<!-- /{name} -->"
-        if path.is_file() and start in page:
-            before, _, rest = page.partition(start)
-            after = rest.partition(end)[2]
-            page = f"{before}{start}{render(json.loads(path.read_text()))}\n{end}{after}"
+        for place, folder in ((name, RESULTS / name), (f"{name} paper", RESULTS / "paper" / name)):
+            path, start, end = folder / "metrics.json", f"<!-- {place} -->\n", f"<!-- /{place} -->"
+            if path.is_file() and start in page:
+                before, _, rest = page.partition(start)
+                after = rest.partition(end)[2]
+                page = f"{before}{start}{render(json.loads(path.read_text()))}\n{end}{after}"
     return page
 
 
