@@ -68,10 +68,10 @@ $(VENV)/.torch: $(BIN)/python FORCE
 FORCE:
 
 # `make test` after `make demo` adds what tests need, and builds again only if sources changed. Editable: pytest and
-# doctest import the package from this folder, so that is where the compiled library has to be.
+# doctest import the package from this folder, so that is where the compiled library has to be. [dev] holds [test].
 $(VENV)/.%: $(VENV)/.torch $(SOURCES)
 	$(BIN)/python -m pip install -e '.[$*]'
-	touch $@
+	touch $@ $(if $(filter dev,$*),$(VENV)/.test)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
