@@ -36,6 +36,7 @@ class HeldOutPairs:
         # Few enough are kept: a training asks for its validation rows again and again.
         self.kept = [self._read(0)] if len(self.chunks) == 1 else None
 
+    @torch.no_grad()
     def _read(self, chunk: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Rows x and y of a chunk, the partners [1 + S, n] of each row of x, and the owners [S, n] of each of y."""
         x, y = self.source.rows(self.chunks[chunk])
