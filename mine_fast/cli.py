@@ -143,6 +143,9 @@ def _parser() -> argparse.ArgumentParser:
     seeds.add_argument(
         "--seeds", metavar="A-B", type=_seeds, help="several, such as 0-4 or 0,3,7: their mean and spread"
     )
+    experiment.add_argument(
+        "--jobs", type=int, metavar="N", help="of --seeds, how many at a time, each a process (default: 1)"
+    )
     experiment.add_argument("--set", metavar="FIELD=VALUE", action="append", default=[], help="change a setting")
     experiment.add_argument("--device", default="cpu", help="cpu, cuda, ... (default: cpu)")
     experiment.add_argument("--no-progress", action="store_true", help="no progress bar (there is none off a terminal)")
@@ -344,7 +347,10 @@ def _experiment(options: argparse.Namespace) -> int:
         "progress": False if options.no_progress else None,
     }
     if options.seeds is not None:
-        run_seeds(experiment, options.preset, folder, options.seeds, **about)
+        jobs = 1 if options.jobs is None else options.jobs
+        run_seeds(experiment, options.preset, folder, options.seeds, jobs=jobs, **about)
+    elif options.jobs is not None:
+        raise ValueError("--jobs needs --seeds: it is seeds that run beside each other")
     else:
         run_seed(experiment, options.preset, folder, options.seed, **about)
     print(folder / "metrics.json")

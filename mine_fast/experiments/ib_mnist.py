@@ -168,7 +168,9 @@ def train(run: Run[Settings], arm: str, training: Digits, test: Digits) -> Metri
     net = run.on_device(Bottleneck(settings) if stochastic else Classifier(settings, dropout))
     averaged = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(settings.averaging))
     mine = run.on_device(mine_fast.MINE(make_critic(settings), loss="mine", method="concat"))
-    optimizer = torch.optim.Adam([*net.parameters(), *mine.parameters()], lr=settings.rate, betas=(0.5, 0.999))
+    optimizer = torch.optim.Adam(
+        [*net.parameters(), *mine.parameters()], lr=settings.rate, betas=(0.5, 0.999), fused=True
+    )
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size=2, gamma=settings.decay)
 
     def loss_of(x: Tensor, y: Tensor) -> Tensor:

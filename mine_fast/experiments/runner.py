@@ -14,6 +14,7 @@ from mine_fast._version import __version__
 from mine_fast.experiments.experiment import Experiment, Metrics
 from mine_fast.experiments.records import aggregate, read_json, write_json
 from mine_fast.experiments.run import Run, seeded
+from mine_fast.experiments.side_by_side import run_side_by_side
 from mine_fast.plain_json import plain
 
 __all__ = ["run_seed", "run_seeds"]
@@ -70,20 +71,36 @@ def run_seeds(
     seeds: Sequence[int],
     *,
     overrides: Sequence[str] = (),
+    jobs: int = 1,
     **options: Any,
 ) -> Metrics:
     """Run several seeds, each in folder/seed-S, and write their mean and spread to folder/metrics.json.
+
+    Args:
+        experiment: which.
+        preset: smoke, quick or paper.
+        folder: of all files.
+        seeds: of everything random.
+        overrides: "field=value" settings.
+        jobs: seeds at a time, each in a process of its own where there are several: torch's threads are shared out,
+            and numbers are those of a run on so many threads.
+        options: of `Run`.
 
     Returns:
         Mean, standard deviation and values of every number, as `records.aggregate` puts them.
 
     Raises:
-        ValueError: the folder holds a run of other settings.
+        ValueError: the folder holds a run of other settings; jobs below 1.
+        ChildProcessError: a seed failed in a process of its own.
     """
+    if jobs < 1:
+        raise ValueError(f"jobs must be at least 1, got {jobs}")
     settings = dataclasses.asdict(experiment.settings(preset, overrides))
     config = {"experiment": experiment.name, "preset": preset, "seeds": list(seeds), "settings": settings}
     # Further seeds may join a folder.
     _claim(folder, {key: value for key, value in config.items() if key != "seeds"}, {})
+    if jobs > 1:
+        run_side_by_side(experiment, preset, folder, seeds, jobs, overrides=overrides, **options)
     runs = [
         run_seed(experiment, preset, folder / f"seed-{seed}", seed, overrides=overrides, **options) for seed in seeds
     ]

@@ -206,6 +206,8 @@ def test_list(capsys):
         (["gausian"], "experiment must be one of gaussian, "),
         (["gaussian", "--preset", "slow"], "preset must be one of smoke, quick, paper, got 'slow'"),
         (["gaussian", "--set", "what=3"], "--set must be field=value"),
+        (["gaussian", "--jobs", "2"], "--jobs needs --seeds"),
+        (["gaussian", "--seeds", "0-1", "--jobs", "0"], "jobs must be at least 1, got 0"),
     ],
 )
 def test_bad_usage(arguments, message, tmp_path, monkeypatch, capsys):
