@@ -173,11 +173,12 @@ def _below_zero(mi: float, stderr: float) -> list[Flag]:
 
 
 def _curves(whole: History, known: History) -> History:
-    """The curves of the difference, reading by reading."""
+    """The curves of the difference, reading by reading, as far as both go: one that diverged ends there."""
     if not known.steps:
         return whole
 
     def less(a: Any, b: Any) -> list[list[float]]:
-        return [[v - w for v, w in zip(p, q, strict=True)] for p, q in zip(a, b, strict=True)]
+        return [[v - w for v, w in zip(p, q, strict=False)] for p, q in zip(a, b, strict=True)]
 
-    return History(whole.steps, less(whole.train, known.train), less(whole.validation, known.validation))
+    steps = [p[: len(q)] for p, q in zip(whole.steps, known.steps, strict=True)]
+    return History(steps, less(whole.train, known.train), less(whole.validation, known.validation))

@@ -215,6 +215,7 @@ def _fit_stack(mine: DVLoss, fold: Fold) -> FitParts:
     members = critic.members(pair_scorer(losses[0], fold.settings.engine))
     log_ema = _weigh(critic, members, read_by_all, fold)
     history = max(histories, key=lambda h: max(h.validation))
+    history.diverged_at = next((h.diverged_at for h in histories if h.diverged_at is not None), None)
 
     def score(x: Tensor, y: Tensor, partner: Tensor) -> Tensor:
         return critic.score(members, x, y, partner)

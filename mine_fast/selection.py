@@ -29,6 +29,9 @@ class FoldHistory:
     `late_gain` is what the last reading on validation is above the best one of the first three quarters of the steps,
     and `late_gain_variance` its variance from the sampling of the rows, which both readings share. 0 where nothing was
     read between a quarter of the steps and three.
+
+    `diverged_at` is the step by which the training had left the finite numbers, where the curves end: its best weights
+    from before are kept. None: it did not.
     """
 
     steps: list[int] = field(default_factory=list)
@@ -36,10 +39,19 @@ class FoldHistory:
     validation: list[float] = field(default_factory=list)
     late_gain: float = 0.0
     late_gain_variance: float = 0.0
+    diverged_at: int | None = None
+
+
+#: A gain that is none, where a training ended before its time: as a share of the bound, and in nats.
+FLAT_SHARE, FLAT_NATS = 0.03, 0.002
 
 
 class Selection:
     """Reads a critic off validation rows while it trains, and keeps its best weights.
+
+    A training that leaves the finite numbers has its best weights all the same if it had arrived by then: if the last
+    quarter of the readings brought the bound next to nothing. One that was cut off while it rose has no number that
+    means anything.
 
     Args:
         score: by the critic.
@@ -70,7 +82,7 @@ class Selection:
         self.early: HeldOutScores | None = None  # the best of the first three quarters
 
     def read(self, step: int, train: float, keep: Keep) -> None:
-        """Read the bound of the weights that the critic scores by now.
+        """Read the bound of the weights that the critic scores by now; nothing once the training has diverged.
 
         Args:
             step: steps made.
@@ -78,16 +90,18 @@ class Selection:
             keep: those weights.
 
         Raises:
-            DivergenceError: one of the two is not finite.
+            DivergenceError: one of the two is not finite, and the bound was still rising.
         """
         settings, history = self.settings, self.history
-        scores = self.pairs.scores(self.score, self.level).limited(ESTIMATE_TAIL_ROWS)
-        bound = scores.dv_bound()
-        if not math.isfinite(bound) or (step > 0 and not math.isfinite(train)):
-            raise DivergenceError(
-                f"training diverged before step {step}: the bound is {train:g} on the batches and {bound:g} on "
-                f"the validation rows; lower learning_rate (now {settings.learning_rate:g}) or scale the inputs"
-            )
+        if history.diverged_at is not None:
+            return
+        try:
+            scores, bound = self._scores(step, train)
+        except DivergenceError:
+            if not self._had_arrived():
+                raise
+            history.diverged_at = step
+            return
         if step <= 0.75 * settings.steps and bound > self.best_bound:
             self.early = scores
         if bound > self.best_bound:
@@ -104,6 +118,25 @@ class Selection:
         history.validation.append(bound)
         if self.progress is not None:
             self.progress(step, bound)
+
+    def _scores(self, step: int, train: float) -> tuple[HeldOutScores, float]:
+        """Those of the validation rows, and their bound."""
+        scores = self.pairs.scores(self.score, self.level).limited(ESTIMATE_TAIL_ROWS)
+        bound = scores.dv_bound()
+        if not math.isfinite(bound) or (step > 0 and not math.isfinite(train)):
+            raise DivergenceError(
+                f"training diverged before step {step}: the bound is {train:g} on the batches and {bound:g} on "
+                f"the validation rows; lower learning_rate (now {self.settings.learning_rate:g}) or scale the inputs"
+            )
+        return scores, bound
+
+    def _had_arrived(self) -> bool:
+        """Whether the readings so far are those of a training that was through."""
+        readings = self.history.validation
+        early = readings[: 3 * len(readings) // 4]
+        if not early or self.best_bound <= readings[0]:  # nothing was learnt that could be kept
+            return False
+        return self.best_bound - max(early) <= max(FLAT_SHARE * self.best_bound, FLAT_NATS)
 
     def take_best(self) -> FoldHistory:
         """Leave the module with the weights that did best; the curves."""

@@ -183,7 +183,8 @@ def train_critic(
         progress: called with (steps done, latest validation bound) at every validation.
 
     Raises:
-        DivergenceError: the loss of a batch or the validation bound is not finite.
+        DivergenceError: the loss of a batch or the validation bound is not finite, and was still rising before; see
+            `Selection`.
     """
     if not any(p.requires_grad for p in mine.parameters()):
         raise ValueError("T has no trainable parameters")
@@ -205,6 +206,8 @@ def train_critic(
         count = min(settings.evaluate_every, settings.steps - start)
         loss = steps.advance(count)
         validate(start + count, -loss)
+        if chosen.history.diverged_at is not None:
+            break
     history = chosen.take_best()
     mine.eval()
     return history

@@ -24,6 +24,7 @@ from mine_fast.experiments.ksg import ksg
 from mine_fast.experiments.run import Run
 from mine_fast.files import save_figure
 from mine_fast.plotting import BLACK, BLUE, GREEN, ORANGE, PURPLE
+from mine_fast.result import History
 
 __all__ = ["EXPERIMENT", "Settings", "truth"]
 
@@ -90,12 +91,15 @@ def point(run: Run[Settings], dimensions: int, correlation: float) -> Metrics:
         "MINE-f": fitted["fdiv"].mi,
         "estimate()": mine_fast.estimate(x, y, seed=run.seed, steps=settings.estimator_steps).mi,
         "KSG": ksg(x, y, settings.neighbours),
-        "curves": {
-            "step": list(fitted["mine"].history.steps[0]),
-            "MINE": np.mean(fitted["mine"].history.validation, 0),
-            "MINE-f": np.mean(fitted["fdiv"].history.validation, 0),
-        },
+        "curves": {"MINE": mean_curve(fitted["mine"].history), "MINE-f": mean_curve(fitted["fdiv"].history)},
     }
+
+
+def mean_curve(history: History) -> dict[str, list[float]]:
+    """The folds' mean bound on validation rows, up to where a fold's training diverged."""
+    every = range(min(map(len, history.steps)))
+    bounds = [float(np.mean([fold[i] for fold in history.validation])) for i in every]
+    return {"step": [history.steps[0][i] for i in every], "bound": bounds}
 
 
 def run(run: Run[Settings]) -> Metrics:
@@ -147,7 +151,8 @@ def draw_convergence(run: Run[Settings], points: dict[tuple[int, float], Any]) -
     for panel, d in zip(axes[0], settings.dimensions, strict=True):
         one = points[d, rho]
         for name in ("MINE", "MINE-f"):
-            panel.plot(one["curves"]["step"], one["curves"][name], color=ESTIMATORS[name], label=name)
+            curve = one["curves"][name]
+            panel.plot(curve["step"], curve["bound"], color=ESTIMATORS[name], label=name)
         panel.axhline(one["truth"], color=BLACK, linewidth=1, label="truth")
         panel.axhline(one["KSG"], color=ESTIMATORS["KSG"], linestyle="--", linewidth=1, label="KSG")
         panel.set(title=f"d={d}, rho={rho:g}", xlabel="training step", ylim=(min(0, one["KSG"]) - 0.1, None))

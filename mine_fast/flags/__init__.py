@@ -20,13 +20,14 @@ from mine_fast.flags.of_rows import (
     many_levels,
 )
 from mine_fast.flags.of_scores import below_zero, few_effective_marginals, few_rows, not_certifiable, reliability_flags
-from mine_fast.flags.of_training import overfitted, still_rising, training_flags
+from mine_fast.flags.of_training import diverged, overfitted, still_rising, training_flags
 
 __all__ = [
     "below_zero",
     "column_flags",
     "constants",
     "discrete",
+    "diverged",
     "duplicate_columns",
     "duplicate_rows",
     "few_effective_marginals",

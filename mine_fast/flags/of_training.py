@@ -1,4 +1,4 @@
-"""Flags of how the training went: stopped while it rose, or carried on into its own rows."""
+"""Flags of how the training went: stopped while it rose, left the numbers, or carried on into its own rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mine_fast.evaluation import ESTIMATE_TAIL_ROWS, HeldOutScores
 from mine_fast.result import Flag
 from mine_fast.selection import FoldHistory
 
-__all__ = ["overfitted", "still_rising", "training_flags"]
+__all__ = ["diverged", "overfitted", "still_rising", "training_flags"]
 
 #: A rise in the last quarter of the training that is no noise, in standard errors, and that matters: as a share of the
 #: bound reached, and in nats. At a rate or in a number of steps that are too low it was 10-60% of the bound and 13 or
@@ -50,6 +50,7 @@ def training_flags(
     # The folds' training rows overlap: their errors are taken as one.
     variance = stderr**2 + fmean(scores.variance(of_rows) for scores, of_rows in zip(limited, groups, strict=True))
     found = (
+        diverged([history.diverged_at for history in histories], settings["steps"], settings["learning_rate"]),
         still_rising(
             [(history.late_gain, history.late_gain_variance) for history in histories],
             fmean(max(history.validation) for history in histories),
@@ -83,6 +84,26 @@ def still_rising(gains: Sequence[tuple[float, float]], bound: float, steps: int,
         f"the bound on validation rows still rose by {gain:.2g} nats, to {bound:.2g}, in the last quarter of the "
         f"training: the estimate is too low; give it more steps (now {steps}) or a higher learning_rate (now "
         f"{learning_rate:g})",
+    )
+
+
+def diverged(at: Sequence[int | None], steps: int, learning_rate: float) -> Flag | None:
+    """Training that left the finite numbers after its bound had stopped rising.
+
+    Args:
+        at: of each fold, the step by which it had; None: it did not.
+        steps: of the training.
+        learning_rate: of the training.
+    """
+    steps_made = [step for step in at if step is not None]
+    if not steps_made:
+        return None
+    folds = f"in {len(steps_made)} of {len(at)} folds " if len(at) > 1 else ""
+    return Flag(
+        "diverged",
+        f"the training {folds}left the finite numbers by step {min(steps_made)} of {steps}; its bound had stopped "
+        f"rising, and the best weights from before are read; lower learning_rate (now {learning_rate:g}) or scale the "
+        "inputs",
     )
 
 
