@@ -22,7 +22,7 @@ from mine_fast.layer_stack import read_critic
 from mine_fast.noise import GaussianNoise
 from mine_fast.ops.all_pairs import all_pairs_term
 from mine_fast.ops.dv import dv_term
-from mine_fast.reference import sum_dtype
+from mine_fast.reference import log_sum_exp, sum_dtype
 
 __all__ = ["all_pairs_loss", "all_pairs_terms"]
 
@@ -145,7 +145,7 @@ def _of_tiles(
     joint, terms = _tile_terms(critic, method, x, y, loss, clip)
     if loss == "infonce":
         return (terms[0] - math.log(rows) - joint).mean(), log_ema
-    level = torch.logsumexp(terms[0], 0) - math.log(rows * (rows - 1))
+    level = log_sum_exp(terms[0], 0) - math.log(rows * (rows - 1))
     fused = fused_name(loss)
     if fused is not None:
         # The term of marginal scores is that of their log-mean-exp, as one score.
@@ -189,10 +189,10 @@ def _row_terms(scores: Tensor, begin: int, loss: str, clip: float) -> Tensor:
         classifier [2, a]: and the sum of softplus.
     """
     if loss == "infonce":
-        return torch.logsumexp(scores, 1)[None]
+        return log_sum_exp(scores, 1)[None]
     x_row = torch.arange(begin, begin + scores.shape[0], device=scores.device)
     is_joint = x_row[:, None] == torch.arange(scores.shape[1], device=scores.device)
-    levels = torch.logsumexp(limited(scores, loss, clip).masked_fill(is_joint, -math.inf), 1)
+    levels = log_sum_exp(limited(scores, loss, clip).masked_fill(is_joint, -math.inf), 1)
     if fused_name(loss) is not None:
         return levels[None]
     return torch.stack([levels, -F.logsigmoid(-scores).masked_fill(is_joint, 0.0).sum(1)])

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mine_fast.reference import ACTIVATIONS, LOSSES, activate, activation_derivative, dv_term
+from mine_fast.reference import ACTIVATIONS, LOSSES, activate, activation_derivative, dv_term, log_sum_exp
 
 __all__ = ["all_pairs"]
 
@@ -51,10 +51,10 @@ def _all_pairs(
         diagonal = _diagonal(scores, begin)
         joint.append(diagonal.clone())
         diagonal.fill_(-math.inf)
-        row_levels.append(torch.logsumexp(scores, 1))
+        row_levels.append(log_sum_exp(scores, 1))
     # The term of marginal scores is that of their log-mean-exp, as one score.
     levels = torch.cat(row_levels).to(_widest_dtype(x_part))
-    log_mean_exp = torch.logsumexp(levels, 0) - math.log(rows * (rows - 1))
+    log_mean_exp = log_sum_exp(levels, 0) - math.log(rows * (rows - 1))
     scores = torch.cat([torch.cat(joint).to(levels.dtype), log_mean_exp[None]])
     value, new_log_ema, statistics = dv_term(scores, rows, log_ema.to(levels.dtype), alpha, LOSSES[loss])
     gradient = x_part.new_empty(0)

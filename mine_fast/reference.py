@@ -21,6 +21,8 @@ __all__ = [
     "all_pairs",
     "bijection",
     "dv_term",
+    "log_mean_exp",
+    "log_sum_exp",
     "marginal_shuffle",
     "pair",
     "paired_first_layer",
@@ -49,9 +51,26 @@ def sum_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def log_sum_exp(scores: Tensor, dim: int = 0) -> Tensor:
+    """Log sum exp over one dimension, of float32 or float64 scores.
+
+    What adds less than the smallest normal number to a sum that is at least 1 is taken to add that. torch.logsumexp
+    lets it underflow, for which the CPU's exp takes 15 times as long, and 60 times where the result is subnormal: of
+    512 x 512 scores with a standard deviation of 200, 6 ms in the place of 0.5, and as much again in the backward.
+
+    >>> import torch
+    >>> log_sum_exp(torch.tensor([0.0, 0.0, -500.0]))
+    tensor(0.6931)
+    """
+    highest = scores.detach().amax(dim, keepdim=True)
+    least = math.log(torch.finfo(scores.dtype).tiny) + 1
+    shifted = scores - highest.masked_fill(highest.isinf(), 0.0)
+    return shifted.clamp(min=least).exp().sum(dim).log() + highest.squeeze(dim)
+
+
 def log_mean_exp(scores: Tensor, dim: int = 0) -> Tensor:
-    """Log mean exp over one dimension."""
-    return torch.logsumexp(scores, dim) - math.log(scores.shape[dim])
+    """Log mean exp over one dimension; see `log_sum_exp`."""
+    return log_sum_exp(scores, dim) - math.log(scores.shape[dim])
 
 
 def _signed(value: int) -> int:

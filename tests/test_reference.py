@@ -165,3 +165,39 @@ def test_first_batch_starts_the_average() -> None:
     nothing_yet = torch.tensor(-math.inf, dtype=torch.float64)
     _, log_ema, statistics = reference.dv_term(scores, 5, nothing_yet, 0.01, "mine")
     assert log_ema == statistics[1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("spread", [0.0, 1.0, 30.0, 200.0, 1e4, 1e30])
+@pytest.mark.parametrize("dim", [0, 1])
+def test_log_sum_exp_and_its_gradient(dtype, spread, dim):
+    generator = torch.Generator().manual_seed(0)
+    scores = (spread * torch.randn(40, 7, generator=generator, dtype=torch.float64)).to(dtype).requires_grad_()
+    exact = scores.detach().double().requires_grad_()
+    expected = torch.logsumexp(exact, dim)
+    upstream = torch.linspace(-1, 2, len(expected), dtype=torch.float64)
+    (expected @ upstream).backward()
+    found = reference.log_sum_exp(scores, dim)
+    (found @ upstream.to(dtype)).backward()
+    tolerance = 4 * torch.finfo(dtype).eps
+    torch.testing.assert_close(found.double(), expected, rtol=tolerance, atol=10 * tolerance)
+    torch.testing.assert_close(scores.grad.double(), exact.grad, rtol=100 * tolerance, atol=tolerance)
+
+
+def test_log_sum_exp_takes_no_exponential_that_underflows(monkeypatch):
+    """Whose time is 15 to 60 times that of another."""
+    seen, exp = [], torch.Tensor.exp
+    monkeypatch.setattr(torch.Tensor, "exp", lambda self: (seen.append(float(self.min())), exp(self))[1])
+    reference.log_sum_exp(torch.tensor([[0.0, -88.0, -1e30, -math.inf]]), 1)
+    assert seen == [pytest.approx(-86.3, abs=0.1)]
+    assert exp(torch.tensor(seen[0])) >= torch.finfo(torch.float32).tiny
+
+
+def test_log_sum_exp_of_masked_and_broken_scores():
+    masked = torch.tensor([[1.0, -math.inf], [-math.inf, 2.0]])
+    torch.testing.assert_close(reference.log_sum_exp(masked, 1), torch.tensor([1.0, 2.0]))
+    for broken in ([0.0, math.nan], [0.0, math.inf], [-math.inf, -math.inf]):
+        expected = torch.logsumexp(torch.tensor(broken), 0)
+        torch.testing.assert_close(reference.log_sum_exp(torch.tensor(broken)), expected, equal_nan=True)
+    scores = torch.linspace(-3, 4, 12, dtype=torch.float64).view(3, 4).requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda s: reference.log_sum_exp(s, 1), scores)
