@@ -21,8 +21,8 @@ from torch.nn import functional as F
 
 import mine_fast
 from mine_fast.experiments.adaptive_clipping import backward_adaptively
-from mine_fast.experiments.experiment import Metrics
-from mine_fast.experiments.gan import discriminator_loss, note, set_rate, steps_to_look, two_optimizers
+from mine_fast.experiments.experiment import Metrics, check_at_least
+from mine_fast.experiments.gan import check_betas, discriminator_loss, note, set_rate, steps_to_look, two_optimizers
 from mine_fast.experiments.networks import perceptron
 from mine_fast.experiments.run import Run
 from mine_fast.modules import in_mode
@@ -58,6 +58,10 @@ class BiGANSettings:
     code_noise: float = 0.0
     betas: tuple[float, ...] = (0.0, 1.0)
     looks: int = 10
+
+    def __post_init__(self) -> None:
+        check_at_least(self, steps=1, batch=2, code=1, looks=1)
+        check_betas(self.betas)
 
 
 class Encoder(nn.Module):

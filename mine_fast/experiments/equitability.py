@@ -84,8 +84,18 @@ def point(run: Run[Settings], function: str, sigma: float) -> Metrics:
         nn.Linear(settings.width, 1),
     )
     mine = mine_fast.MINE(critic, method="concat", seed=run.seed)
-    fitted = mine.fit(x, y, steps=settings.steps, batch_size=settings.batch, learning_rate=settings.rate)
-    return {"MINE": fitted.mi, "estimate()": mine_fast.estimate(x, y, seed=run.seed, steps=settings.estimator_steps).mi}
+    fitted = mine.fit(
+        x,
+        y,
+        steps=settings.steps,
+        batch_size=settings.batch,
+        learning_rate=settings.rate,
+        device=run.device,
+    )
+    estimated = mine_fast.estimate(x, y, seed=run.seed, steps=settings.estimator_steps, device=run.device)
+    results = {"MINE": fitted, "estimate()": estimated}
+    flags = {name: [flag.code for flag in result.flags] for name, result in results.items()}
+    return {**{name: result.mi for name, result in results.items()}, "flags": flags}
 
 
 def run(run: Run[Settings]) -> Metrics:
@@ -93,7 +103,7 @@ def run(run: Run[Settings]) -> Metrics:
     settings = run.settings
     cases = [(name, sigma) for name in FUNCTIONS for sigma in settings.sigmas]
     points = {
-        case: run.part(f"{case[0]} sigma={case[1]:g}", partial(point, run, *case))
+        case: run.part(f"{case[0]} sigma={case[1]}", partial(point, run, *case))
         for case in run.bar(cases, "equitability")
     }
     exact = {name: [truth(name, sigma, settings.columns) for sigma in settings.sigmas] for name in FUNCTIONS}
@@ -102,7 +112,11 @@ def run(run: Run[Settings]) -> Metrics:
         for estimator in ESTIMATORS
     }
     noisy = np.array(settings.sigmas) > 0
-    metrics: Metrics = {"sigma": settings.sigmas, "truth": exact, **values}
+    flags = {
+        estimator: {name: [points[name, sigma]["flags"][estimator] for sigma in settings.sigmas] for name in FUNCTIONS}
+        for estimator in ESTIMATORS
+    }
+    metrics: Metrics = {"sigma": settings.sigmas, "truth": exact, **values, "flags": flags}
     tables = {kind: np.array(list(metrics[kind].values())) for kind in ("truth", *ESTIMATORS)}  # [functions, sigmas]
     metrics["mean absolute error"] = {
         name: float(np.abs(tables[name] - tables["truth"])[:, noisy].mean()) for name in ESTIMATORS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 if TYPE_CHECKING:
     from mine_fast.experiments.run import Run
 
-__all__ = ["PRESETS", "Experiment", "Metrics"]
+__all__ = ["PRESETS", "Experiment", "Metrics", "check_among", "check_at_least"]
 
 #: smoke: seconds, for tests. quick: minutes on 2 cores, a result that means something. paper: the published scale.
 PRESETS = ("smoke", "quick", "paper")
@@ -62,14 +62,31 @@ class Experiment(Generic[Settings]):
         return dataclasses.replace(settings, **changes)
 
 
+def check_among(name: str, values: Collection[Any], known: Collection[Any]) -> None:
+    """Refuse a setting that lists nothing, something twice, or what is not known."""
+    if not values or len(set(values)) < len(values) or not set(values) <= set(known):
+        among = ", ".join(map(repr, known))
+        raise ValueError(f"{name} must be some of {among}, each once, got {values!r}")
+
+
+def check_at_least(settings: Any, **least: int) -> None:
+    """Refuse settings that are too small to work with; each of `least` is a field and the least that it may be."""
+    for name, lowest in least.items():
+        value = getattr(settings, name)
+        if not value >= lowest:
+            raise ValueError(f"{name} must be at least {lowest}, got {value}")
+
+
 def _parsed(name: str, text: str, like: Any) -> Any:
-    """A value written in Python, of the type of another one."""
+    """A value written in Python, of the type of another one; a text needs no quotes."""
     value: Any = text
     if not isinstance(like, str):
         try:
             value = ast.literal_eval(text)
         except (ValueError, SyntaxError) as error:
-            raise ValueError(f"--set {name}: {text!r} is no Python value") from error
+            if not (isinstance(like, tuple) and like and isinstance(like[0], str)) or set("()[]'\"") & set(text):
+                raise ValueError(f"--set {name}: {text!r} is no Python value such as {like!r}") from error
+            value = tuple(item.strip() for item in text.split(","))
     if isinstance(like, tuple) and not isinstance(value, tuple):
         value = tuple(value) if isinstance(value, list) else (value,)
     if isinstance(like, float) and type(value) is int:

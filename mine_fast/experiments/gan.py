@@ -11,7 +11,7 @@ With beta = 0 the same networks get the same inputs in the same order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 import mine_fast
 from mine_fast.experiments.adaptive_clipping import backward_adaptively
-from mine_fast.experiments.experiment import Metrics
+from mine_fast.experiments.experiment import Metrics, check_at_least
 from mine_fast.experiments.run import Run, seeded
 from mine_fast.modules import in_mode
 
@@ -53,6 +53,10 @@ class GANSettings:
     betas: tuple[float, ...] = (0.0, 1.0)
     looks: int = 10
     samples: int = 2500
+
+    def __post_init__(self) -> None:
+        check_at_least(self, steps=1, batch=2, noise=1, code=1, looks=1, samples=1)
+        check_betas(self.betas)
 
 
 class Networks(NamedTuple):
@@ -118,6 +122,12 @@ def note(run: Run[Any], history: list[Metrics], step: int, noted: Metrics) -> No
 def label(beta: float) -> str:
     """The name of an arm."""
     return f"beta {beta:g}"
+
+
+def check_betas(betas: Sequence[float]) -> None:
+    """Refuse no arm, and arms whose names are the same."""
+    if not betas or len({label(beta) for beta in betas}) < len(betas):
+        raise ValueError(f"betas must be one or more that differ in six digits, got {betas!r}")
 
 
 def inputs(settings: GANSettings, rows: int, device: torch.device) -> Tensor:

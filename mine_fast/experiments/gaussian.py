@@ -84,13 +84,21 @@ def point(run: Run[Settings], dimensions: int, correlation: float) -> Metrics:
             nn.Linear(settings.width, 1),
         )
         mine = mine_fast.MINE(critic, loss=loss, method="concat", seed=run.seed)
-        fitted[loss] = mine.fit(x, y, steps=settings.steps, batch_size=settings.batch, learning_rate=settings.rate)
+        fitted[loss] = mine.fit(
+            x,
+            y,
+            steps=settings.steps,
+            batch_size=settings.batch,
+            learning_rate=settings.rate,
+            device=run.device,
+        )
+    estimated = mine_fast.estimate(x, y, seed=run.seed, steps=settings.estimator_steps, device=run.device)
+    results = {"MINE": fitted["mine"], "MINE-f": fitted["fdiv"], "estimate()": estimated}
     return {
         "truth": truth(dimensions, correlation),
-        "MINE": fitted["mine"].mi,
-        "MINE-f": fitted["fdiv"].mi,
-        "estimate()": mine_fast.estimate(x, y, seed=run.seed, steps=settings.estimator_steps).mi,
+        **{name: result.mi for name, result in results.items()},
         "KSG": ksg(x, y, settings.neighbours),
+        "flags": {name: [flag.code for flag in result.flags] for name, result in results.items()},
         "curves": {"MINE": mean_curve(fitted["mine"].history), "MINE-f": mean_curve(fitted["fdiv"].history)},
     }
 
@@ -107,7 +115,7 @@ def run(run: Run[Settings]) -> Metrics:
     settings = run.settings
     cases = [(d, rho) for d in settings.dimensions for rho in settings.correlations]
     points = {
-        (d, rho): run.part(f"d={d} rho={rho:g}", partial(point, run, d, rho)) for d, rho in run.bar(cases, "gaussian")
+        (d, rho): run.part(f"d={d} rho={rho}", partial(point, run, d, rho)) for d, rho in run.bar(cases, "gaussian")
     }
     metrics: Metrics = {}
     for d in settings.dimensions:
@@ -116,6 +124,7 @@ def run(run: Run[Settings]) -> Metrics:
             "rho": settings.correlations,
             "truth": [one["truth"] for one in found],
             **{name: [one[name] for one in found] for name in ESTIMATORS},
+            "flags": {name: [one["flags"][name] for one in found] for name in found[0]["flags"]},
             "mean absolute error": {
                 name: float(np.mean([abs(one[name] - one["truth"]) for one in found])) for name in ESTIMATORS
             },

@@ -29,9 +29,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 import mine_fast
 from mine_fast.experiments.data import Digits
 from mine_fast.experiments.digits import prepared
-from mine_fast.experiments.experiment import Experiment, Metrics
+from mine_fast.experiments.experiment import Experiment, Metrics, check_among
 from mine_fast.experiments.figures import CYCLE, panels
-from mine_fast.experiments.run import Run
+from mine_fast.experiments.run import Run, drawing_from
 from mine_fast.files import save_figure
 from mine_fast.plotting import BLUE, GREY, ORANGE
 
@@ -47,6 +47,9 @@ ARMS = {
     "VIB": 1.13,
     "MINE": 1.01,
 }
+
+#: Those whose code has noise.
+STOCHASTIC = ("stochastic, beta 0", "VIB", "MINE")
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,9 @@ class Settings:
     draws: int = 12
     described: int = 2500
     arms: tuple[str, ...] = tuple(ARMS)
+
+    def __post_init__(self) -> None:
+        check_among("arms", self.arms, ARMS)
 
 
 class Classifier(nn.Module):
@@ -160,33 +166,56 @@ def make_critic(settings: Settings) -> nn.Sequential:
     )
 
 
+class Objective(nn.Module):
+    """What an arm minimises, of a batch of images and labels.
+
+    The noise of MINE's critic comes from a generator of its own: the arm gets the batches and codes of the arm without.
+
+    Args:
+        settings: of the experiment.
+        arm: one of `ARMS`.
+        net: a `Bottleneck` for the stochastic arms, a `Classifier` for the others.
+        mine: of images and codes.
+        noise: of the critic.
+    """
+
+    def __init__(
+        self, settings: Settings, arm: str, net: nn.Module, mine: mine_fast.MINE, noise: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.settings, self.arm, self.net, self.mine, self.noise = settings, arm, net, mine, noise
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """The loss [] of images [B, 784] with labels [B]."""
+        settings, arm = self.settings, self.arm
+        if arm not in STOCHASTIC:
+            logits = self.net(x)
+            smoothing = settings.smoothing if arm == "label smoothing" else 0.0
+            loss = F.cross_entropy(logits, y, label_smoothing=smoothing)
+            return loss - settings.penalty * entropy(logits) if arm == "confidence penalty" else loss
+        logits, z, mean, sd = self.net(x)
+        loss = F.cross_entropy(logits, y)
+        if arm == "VIB":
+            return loss + settings.beta * rate_above_normal(mean, sd)
+        if arm == "MINE":
+            with drawing_from(self.noise):
+                return loss + self.mine(x, reversed_gradient(z, settings.beta))
+        return loss
+
+
 def train(run: Run[Settings], arm: str, training: Digits, test: Digits) -> Metrics:
     """One arm: its test errors and, if it is stochastic, what its code holds, epoch by epoch."""
     settings = run.settings
-    stochastic = arm in ("stochastic, beta 0", "VIB", "MINE")
     dropout = settings.dropout if arm == "dropout" else 0.0
-    net = run.on_device(Bottleneck(settings) if stochastic else Classifier(settings, dropout))
+    net = run.on_device(Bottleneck(settings) if arm in STOCHASTIC else Classifier(settings, dropout))
     averaged = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(settings.averaging))
     mine = run.on_device(mine_fast.MINE(make_critic(settings), loss="mine", method="concat"))
     optimizer = torch.optim.Adam(
         [*net.parameters(), *mine.parameters()], lr=settings.rate, betas=(0.5, 0.999), fused=True
     )
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size=2, gamma=settings.decay)
-
-    def loss_of(x: Tensor, y: Tensor) -> Tensor:
-        if not stochastic:
-            logits = net(x)
-            smoothing = settings.smoothing if arm == "label smoothing" else 0.0
-            loss = F.cross_entropy(logits, y, label_smoothing=smoothing)
-            return loss - settings.penalty * entropy(logits) if arm == "confidence penalty" else loss
-        logits, z, mean, sd = net(x)
-        loss = F.cross_entropy(logits, y)
-        if arm == "VIB":
-            loss = loss + settings.beta * rate_above_normal(mean, sd)
-        elif arm == "MINE":
-            loss = loss + mine(x, reversed_gradient(z, settings.beta))
-        return loss
-
+    critic_noise = run.stream()
+    objective = Objective(settings, arm, net, mine, critic_noise)
     some = test.images[: settings.described]
     history: list[Metrics] = []
     for epoch in run.loop(
@@ -194,12 +223,13 @@ def train(run: Run[Settings], arm: str, training: Digits, test: Digits) -> Metri
         net=net,
         averaged=averaged,
         mine=mine,
+        critic_noise=critic_noise,
         optimizer=optimizer,
         schedule=schedule,
         history=history,
     ):
         for rows in torch.randperm(len(training.labels)).split(settings.batch):
-            loss = loss_of(training.images[rows], training.labels[rows])
+            loss = objective(training.images[rows], training.labels[rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -313,7 +343,8 @@ def draw_curves(run: Run[Settings], arms: Metrics) -> None:
     noise.set(xlabel="epoch", ylabel="noise sd / spread of the means", yscale="log")
     for panel in axes[0]:
         panel.grid(alpha=0.25)
-        panel.legend(fontsize="x-small")
+        if panel.get_legend_handles_labels()[0]:  # none without a stochastic arm
+            panel.legend(fontsize="x-small")
     run.save_figure("curves", figure)
 
 

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import mine_fast
-from mine_fast.experiments.experiment import Experiment, Metrics
+from mine_fast.experiments.experiment import Experiment, Metrics, check_among
 from mine_fast.experiments.figures import panels
 from mine_fast.experiments.layer_critic import (
     BITS,
@@ -71,6 +71,9 @@ class Settings(CriticSettings):
     batch: int = 256
     noise: float = 0.1
     training_share: float = 0.85
+
+    def __post_init__(self) -> None:
+        check_among("activations", self.activations, ACTIVATIONS)
 
 
 class Task(NamedTuple):
@@ -174,8 +177,7 @@ def train(run: Run[Settings], activation: str, task: Task) -> list[Metrics]:
                 optimizer.step()
         if epoch in settings.epochs:
             with seeded(READING_SEEDS * (1 + epoch) + run.seed):  # the network learns the same however it is read
-                passes = settings.passes if history else settings.first_passes
-                layers = read_layers(settings, net, critics, task, passes)
+                layers = read_layers(settings, net, critics, task)
             with torch.no_grad():
                 wrong = 100 * (net(task.x).argmax(1) != y).double()
             errors = {"training error": float(wrong[training].mean()), "test error": float(wrong[test].mean())}
@@ -184,7 +186,7 @@ def train(run: Run[Settings], activation: str, task: Task) -> list[Metrics]:
     return history
 
 
-def read_layers(settings: Settings, net: Network, critics: nn.ModuleList, task: Task, passes: int) -> list[Metrics]:
+def read_layers(settings: Settings, net: Network, critics: nn.ModuleList, task: Task) -> list[Metrics]:
     """Both informations of every layer, exact and estimated; a layer's critic goes on from the reading before."""
     with torch.no_grad():
         layers = net.layers(task.x)
@@ -193,7 +195,7 @@ def read_layers(settings: Settings, net: Network, critics: nn.ModuleList, task: 
         assert isinstance(mine, mine_fast.MINE)
         of_x, of_y = exact_information(centres, task.p, settings.noise)
         channel = Channel(centres, settings.noise)
-        train_critic(settings, mine, channel, passes)
+        train_critic(settings, mine, channel)
         of_x_estimated, of_y_estimated = estimated_information(mine, channel, task.p)
         readings.append(
             {
@@ -272,12 +274,11 @@ def draw_plane(panel: Axes, history: Sequence[Metrics], estimated: bool) -> Path
 EXPERIMENT = Experiment(
     "information-plane",
     {
-        "smoke": Settings(activations=("tanh",), widths=(12, 3), epochs=(0, 20), rate=1e-2, passes=10, first_passes=10),
+        "smoke": Settings(activations=("tanh",), widths=(12, 3), epochs=(0, 20), rate=1e-2, passes=10),
         "quick": Settings(),
         "paper": Settings(
             epochs=(0, 1, 2, 4, 7, 12, 20, 35, 60, 100, 180, 320, 560, 1000, 1800, 3200),
             passes=200,
-            first_passes=200,
             critic_batch=256,
         ),
     },

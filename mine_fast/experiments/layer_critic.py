@@ -25,8 +25,7 @@ class CriticSettings:
     """Of the critics and their training.
 
     Attributes:
-        passes: of an estimate's critic over the inputs, at every reading but the first of its layer.
-        first_passes: at that one.
+        passes: of a layer's critic over the inputs at every reading, from where it was at the one before.
         critic_batch: inputs per step of it.
         critic_rate: of its perceptrons, at its height.
         table_rate: of the vectors that it learns of every input.
@@ -35,13 +34,12 @@ class CriticSettings:
         outputs: the length of psi and phi.
     """
 
-    passes: int = 30
-    first_passes: int = 60
+    passes: int = 60
     critic_batch: int = 512
     critic_rate: float = 1e-2
-    table_rate: float = 0.03
+    table_rate: float = 0.01
     psi_width: int = 64
-    phi_width: int = 128
+    phi_width: int = 256
     outputs: int = 16
 
 
@@ -82,7 +80,7 @@ class ActivationTower(nn.Module):
 
     Clusters a few noises wide lie hundreds of noises apart where activations grow. Units of a first layer that reads t
     alone have their kinks near 0 and are straight lines over most of that; waves, from the spread of t down to the
-    noise, tell places apart everywhere.
+    noise, tell places apart everywhere. A linear map of t is added: where phi is the centres, it is all that is needed.
 
     Args:
         width: of the layer.
@@ -102,11 +100,13 @@ class ActivationTower(nn.Module):
         self.register_buffer("frequencies", 2.0 ** torch.arange(1, self.OCTAVES + 1), persistent=False)
         self.register_buffer("spread", torch.ones(()))
         last = nn.Linear(hidden, outputs + 1)
-        with torch.no_grad():
-            last.weight *= 0.1
         self.of_t = nn.Linear(width, hidden)
         self.of_waves = nn.Linear(2 * self.OCTAVES * width, hidden)
+        self.straight = nn.Linear(width, outputs + 1, bias=False)
         self.perceptron = nn.Sequential(nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), last)
+        with torch.no_grad():
+            last.weight *= 0.1
+            self.straight.weight *= 0.1
 
     def fit_spread(self, t: Tensor) -> None:
         """Take the scale of the waves from activations [N, width]."""
@@ -118,7 +118,7 @@ class ActivationTower(nn.Module):
         seen = (self.frequencies <= self.spread.clamp(min=2)) * (self.AMPLITUDE * self.spread).clamp(min=1)
         phase = t[:, :, None] / self.spread * self.frequencies
         waves = torch.cat([phase.sin() * seen, phase.cos() * seen], 2).flatten(1)
-        return self.perceptron(self.of_t(t) + self.of_waves(waves))
+        return self.straight(t) + self.perceptron(self.of_t(t) + self.of_waves(waves))
 
 
 def make_critic(settings: CriticSettings, inputs: Tensor, width: int) -> mine_fast.MINE:
@@ -156,16 +156,16 @@ class Channel:
         return centres + torch.randn_like(centres), rows[:, None].float()
 
 
-def train_critic(settings: CriticSettings, mine: mine_fast.MINE, channel: Channel, passes: int) -> None:
-    """Go on with a critic for some passes over the inputs, on noise that is new at every step."""
+def train_critic(settings: CriticSettings, mine: mine_fast.MINE, channel: Channel) -> None:
+    """Go on with a critic for `settings.passes` over the inputs, on noise that is new at every step."""
     mine.T.x_tower.fit_spread(channel.pairs(channel.inputs)[0])
     table = list(mine.T.y_tower.table.parameters())
     others = [parameter for parameter in mine.parameters() if parameter is not table[0]]
     rates = [settings.critic_rate, settings.table_rate]
     optimizer = torch.optim.Adam([{"params": others}, {"params": table}], fused=True)
-    steps = passes * math.ceil(len(channel.inputs) / settings.critic_batch)
+    steps = settings.passes * math.ceil(len(channel.inputs) / settings.critic_batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, steps, pct_start=0.1)
-    for _ in range(passes):
+    for _ in range(settings.passes):
         for rows in channel.inputs[torch.randperm(len(channel.inputs))].split(settings.critic_batch):
             loss = mine(*channel.pairs(rows))
             optimizer.zero_grad()

@@ -22,7 +22,7 @@ from mine_fast.experiments.records import read_json, write_json
 from mine_fast.files import save_figure
 from mine_fast.plain_json import plain
 
-__all__ = ["Run", "seeded"]
+__all__ = ["Run", "drawing_from", "seeded"]
 
 Settings = TypeVar("Settings")
 Item = TypeVar("Item")
@@ -67,6 +67,7 @@ class Run(Generic[Settings]):
         self.fabric = Fabric(accelerator=device, devices=1, loggers=loggers)
         self._hide_bars = None if progress is None else not progress
         self._part: str | None = None
+        self._asked: set[str] = set()
         self._records = read_json(folder / "parts.json") or {"cpu_seconds": 0.0, "parts": {}}
         self._clock = time.process_time()
 
@@ -89,6 +90,10 @@ class Run(Generic[Settings]):
         """A generator for data: the same at every call with the same key (and seed)."""
         return np.random.default_rng([self.seed, *key])
 
+    def stream(self) -> torch.Generator:
+        """A generator on the device, of the run's seed, for `drawing_from`."""
+        return torch.Generator(self.device if self.device.type == "cuda" else "cpu").manual_seed(self.seed)
+
     # --- work that an interruption does not lose ----------------------------------------------------------------------
 
     def part(self, name: str, compute: Callable[[], Any]) -> Any:
@@ -100,8 +105,14 @@ class Run(Generic[Settings]):
         Args:
             name: unique in the run.
             compute: gives the value: what JSON can hold, tensors and arrays as lists.
+
+        Raises:
+            ValueError: a name that was asked for before, such as that of two settings which differ too little to show.
         """
         parts = self._records["parts"]
+        if name in self._asked:
+            raise ValueError(f"two parts of the run are called {name!r}: settings that are listed twice?")
+        self._asked.add(name)
         if name not in parts:
             if self._part is not None:
                 raise RuntimeError(f"part {name!r} is inside part {self._part!r}: parts do not nest")
@@ -187,6 +198,26 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         yield
+
+
+@contextlib.contextmanager
+def drawing_from(generator: torch.Generator) -> Iterator[None]:
+    """Let what draws from torch's own generator draw from another one within, which goes on from there next time.
+
+    For what one arm has and its twin has not: the draws that both make come out the same.
+
+    Args:
+        generator: on the device whose draws it replaces, see `Run.stream`.
+    """
+    device = generator.device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        _set_state(device, generator.get_state())
+        yield
+        generator.set_state(torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state())
+
+
+def _set_state(device: torch.device, state: torch.Tensor) -> None:
+    torch.cuda.set_rng_state(state, device) if device.type == "cuda" else torch.set_rng_state(state)
 
 
 def _file_name(text: str) -> str:

@@ -49,7 +49,7 @@ def run_seed(
     """
     settings = experiment.settings(preset, overrides)
     config = {"experiment": experiment.name, "preset": preset, "seed": seed, "settings": dataclasses.asdict(settings)}
-    _claim(folder, config, {"device": str(options.get("device", "cpu"))})
+    _claim(folder, config)
     finished = read_json(folder / "metrics.json")
     if finished is not None:
         return finished["metrics"]
@@ -59,7 +59,8 @@ def run_seed(
             metrics = plain(experiment.run(run))
         finally:
             run.close()
-        write_json(folder / "metrics.json", {**config, "cpu_seconds": round(run.cpu_seconds, 1), "metrics": metrics})
+        spent = {"device": str(run.device), "cpu_seconds": round(run.cpu_seconds, 1)}
+        write_json(folder / "metrics.json", {**config, **spent, "metrics": metrics})
         run.discard_checkpoints()
     return metrics
 
@@ -97,8 +98,8 @@ def run_seeds(
         raise ValueError(f"jobs must be at least 1, got {jobs}")
     settings = dataclasses.asdict(experiment.settings(preset, overrides))
     config = {"experiment": experiment.name, "preset": preset, "seeds": list(seeds), "settings": settings}
-    # Further seeds may join a folder.
-    _claim(folder, {key: value for key, value in config.items() if key != "seeds"}, {})
+    # Further seeds may join a folder; metrics.json is of those that were named last.
+    _claim(folder, {key: value for key, value in config.items() if key != "seeds"})
     if jobs > 1:
         run_side_by_side(experiment, preset, folder, seeds, jobs, overrides=overrides, **options)
     runs = [
@@ -112,16 +113,17 @@ def run_seeds(
     return metrics
 
 
-def _claim(folder: Path, config: dict[str, Any], about: dict[str, Any]) -> None:
+def _claim(folder: Path, config: dict[str, Any]) -> None:
     """Write config.json, or check that the one that is there is of the same run."""
     path, config = folder / "config.json", plain(config)
     there = read_json(path)
     if there is not None:
-        differing = [key for key in config if there.get(key) != config[key]]
+        of_one_seed = {"seed"} & (set(there) ^ set(config))  # a folder is of one seed, or of several with one each
+        differing = [key for key in (*config, *of_one_seed - set(config)) if there.get(key) != config.get(key)]
         if differing:
-            changes = "; ".join(f"{key} {there.get(key)!r} there, {config[key]!r} wanted" for key in differing)
+            changes = "; ".join(f"{key} {there.get(key)!r} there, {config.get(key)!r} wanted" for key in differing)
             raise ValueError(f"{folder} holds another run ({changes}): give another --out, or delete it")
         return
     folder.mkdir(parents=True, exist_ok=True)
     versions = {"mine_fast": __version__, "torch": torch.__version__, "python": platform.python_version()}
-    write_json(path, {**config, **about, "versions": versions})
+    write_json(path, {**config, "versions": versions})

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,9 @@ from tqdm import tqdm
 from mine_fast.experiments.experiment import Experiment
 
 __all__ = ["run_side_by_side"]
+
+#: For a process that was asked to end, before it is made to.
+GRACE_SECONDS = 30.0
 
 
 def run_side_by_side(
@@ -48,29 +53,62 @@ def run_side_by_side(
     context = multiprocessing.get_context("spawn")  # a fork would take over torch's threads as they stand
     left = [seed for seed in dict.fromkeys(seeds) if not (folder / f"seed-{seed}" / "metrics.json").is_file()]
     threads = max(1, torch.get_num_threads() // max(1, min(jobs, len(left))))
-    running: dict[Any, tuple[int, Any]] = {}
     hidden = None if progress is None else not progress
+    with (
+        _ended_by_signals(),
+        _processes() as running,
+        tqdm(total=len(left), desc="seeds", disable=hidden, leave=False, dynamic_ncols=True) as bar,
+    ):
+        while left or running:
+            while left and len(running) < jobs:
+                seed = left.pop(0)
+                arguments = (experiment, preset, folder / f"seed-{seed}", seed, threads, about)
+                process = context.Process(target=_run_alone, args=arguments, name=f"seed {seed}")
+                process.start()
+                running[process.sentinel] = process
+            for sentinel in wait(list(running)):
+                process = running.pop(sentinel)
+                process.join()
+                if process.exitcode:
+                    status = f"exit status {process.exitcode}"
+                    raise ChildProcessError(f"{process.name} failed ({status}); its error is above")
+                bar.update()
+
+
+@contextlib.contextmanager
+def _processes() -> Iterator[dict[Any, Any]]:
+    """A dict of processes; what is left in it is ended afterwards."""
+    running: dict[Any, Any] = {}
     try:
-        with tqdm(total=len(left), desc="seeds", disable=hidden, leave=False, dynamic_ncols=True) as bar:
-            while left or running:
-                while left and len(running) < jobs:
-                    seed = left.pop(0)
-                    arguments = (experiment, preset, folder / f"seed-{seed}", seed, threads, about)
-                    process = context.Process(target=_run_alone, args=arguments, name=f"seed {seed}")
-                    process.start()
-                    running[process.sentinel] = seed, process
-                for sentinel in wait(list(running)):
-                    seed, process = running.pop(sentinel)
-                    process.join()
-                    if process.exitcode:
-                        status = f"exit status {process.exitcode}"
-                        raise ChildProcessError(f"seed {seed} failed ({status}); its error is above")
-                    bar.update()
+        yield running
     finally:
-        for _, process in running.values():
+        for process in running.values():
             process.terminate()
-        for _, process in running.values():
-            process.join()
+        for process in running.values():
+            process.join(GRACE_SECONDS)
+            process.kill()  # one that would not end; nothing, if it has
+
+
+#: What signals ask a process to end, where the system has them.
+_ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let a signal that would end this process at once, and leave the others running, unwind it first."""
+    if threading.current_thread() is not threading.main_thread():  # which alone may say what signals do
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in _ENDING}
+    for number, handler in before.items():
+        if handler == signal.SIG_DFL:
+            signal.signal(number, _leave)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:  # not set from Python, which cannot set it back
+                signal.signal(number, handler)
 
 
 def _run_alone(
@@ -79,14 +117,17 @@ def _run_alone(
     """What a process does."""
     from mine_fast.experiments.runner import run_seed
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _ENDING:
         signal.signal(number, _leave)
     torch.set_num_threads(threads)
-    run_seed(experiment, preset, folder, seed, progress=False, **about)
+    try:
+        run_seed(experiment, preset, folder, seed, progress=False, **about)
+    except (ValueError, TypeError, OSError, ImportError) as error:  # of the caller's making: no traceback per seed
+        sys.exit(f"seed {seed}: {error}")
 
 
 def _leave(number: int, _: Any) -> None:
     """End the process as a return would, so that it gives back its locks; a second signal does not cut that short."""
-    for other in (signal.SIGINT, signal.SIGTERM):
+    for other in _ENDING:
         signal.signal(other, signal.SIG_IGN)
     sys.exit(128 + number)

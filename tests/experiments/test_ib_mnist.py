@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -10,14 +11,15 @@ import torch
 from torch import nn
 
 import mine_fast
+from mine_fast.experiments import ib_mnist
 from mine_fast.experiments.ib_mnist import (
     ARMS,
     EXPERIMENT,
     entropy,
     rate_above_normal,
-    reversed_gradient,
     sampled_information,
 )
+from mine_fast.experiments.run import drawing_from
 from mine_fast.experiments.runner import run_seed
 
 
@@ -58,30 +60,146 @@ def test_what_regularises():
     torch.testing.assert_close(entropy(logits), torch.distributions.Categorical(logits=logits).entropy().mean())
 
 
-def test_the_encoder_goes_against_its_critic():
-    """One gradient step on the loss as the experiment writes it: the critic's bound rises, the code holds less."""
+SMALL = dataclasses.replace(
+    EXPERIMENT.presets["smoke"], rows=300, test_rows=200, described=100, hidden=16, codes=4, critic_width=16, epochs=2
+)
+
+
+@pytest.fixture
+def synthetic_digits(monkeypatch):
+    """Images whose label is where they are bright; those of the test split are labelled one further."""
+
+    def images_of(split):
+        generator = torch.Generator().manual_seed(len(split))
+        labels = torch.randint(10, (400,), generator=generator)
+        images = 40 * torch.rand(400, 28, 28, generator=generator)
+        images[torch.arange(400), 2 + 2 * labels] += 200
+        return images.byte(), (labels + (split == "test")) % 10
+
+    monkeypatch.setattr("mine_fast.experiments.digits.mnist", images_of)
+
+
+def objective_of(arm, beta=0.5):
+    """The loss of an arm, its network and critic, and a batch."""
     torch.manual_seed(0)
-    x = torch.randn(512, 4)
-    encoder = nn.Linear(4, 4)
-    critic = nn.Sequential(nn.Linear(8, 64), nn.ELU(), nn.Linear(64, 1))
-    mine = mine_fast.MINE(critic, method="concat", seed=1)
-    warm_up = torch.optim.Adam(critic.parameters(), lr=1e-2)
-    for _ in range(200):
-        warm_up.zero_grad()
-        mine(x, encoder(x).detach() + torch.randn(512, 4)).backward()
-        warm_up.step()
-    z = encoder(x) + torch.randn(512, 4)
-    critic.zero_grad()
-    mine(x, reversed_gradient(z, 0.5)).backward()
-    bound = mine.mi(x, z)
-    with torch.no_grad():
-        noise = z - encoder(x)
-        for parameter in encoder.parameters():
-            parameter -= 0.1 * parameter.grad
-        assert mine.mi(x, encoder(x) + noise) < bound
-        for parameter in critic.parameters():
-            parameter -= 1e-3 * parameter.grad
-        assert mine.mi(x, z) > bound
+    settings = dataclasses.replace(SMALL, beta=beta)
+    net = ib_mnist.Bottleneck(settings) if arm in ib_mnist.STOCHASTIC else ib_mnist.Classifier(settings)
+    mine = mine_fast.MINE(ib_mnist.make_critic(settings), method="concat", seed=1)
+    objective = ib_mnist.Objective(settings, arm, net, mine, torch.Generator().manual_seed(0))
+    return objective, net, mine, torch.randn(256, 784), torch.randint(10, (256,))
+
+
+def gradients_of(loss, module):
+    found = torch.autograd.grad(loss, list(module.parameters()), retain_graph=True, materialize_grads=True)
+    return torch.cat([gradient.flatten() for gradient in found])
+
+
+def test_the_encoder_goes_against_its_critic():
+    """The gradient of the MINE arm: minus beta times that of the loss for the encoder, that itself for the critic."""
+    objective, net, mine, x, y = objective_of("MINE")
+    torch.manual_seed(5)
+    loss = objective(x, y)
+    encoder, critic = gradients_of(loss, net.encoder), gradients_of(loss, mine)
+    torch.manual_seed(5)
+    logits, z, _, _ = net(x)
+    of_labels = gradients_of(nn.functional.cross_entropy(logits, y), net.encoder)
+    mine.shuffle_key[1] -= 1  # the same pairs once more
+    mine.log_ema.fill_(-math.inf)
+    with drawing_from(torch.Generator().manual_seed(0)):
+        information_loss = mine(x, z)
+    torch.testing.assert_close(encoder - of_labels, -0.5 * gradients_of(information_loss, net.encoder))
+    torch.testing.assert_close(critic, gradients_of(information_loss, mine))
+    assert float((encoder - of_labels).norm()) > 1e-4 * float(of_labels.norm())
+
+
+def test_what_each_arm_minimises():
+    """Beside the cross-entropy: nothing, the divergence of the codes, less entropy, other labels."""
+
+    def loss(arm, beta=0.5):
+        objective, _, _, x, y = objective_of(arm, beta)
+        torch.manual_seed(5)
+        return objective(x, y)
+
+    def forward(arm):
+        _, net, _, x, y = objective_of(arm)
+        torch.manual_seed(5)
+        return net(x), y
+
+    (logits, _, mean, sd), y = forward("VIB")
+    plain = nn.functional.cross_entropy(logits, y)
+    torch.testing.assert_close(loss("stochastic, beta 0"), plain)
+    torch.testing.assert_close(loss("VIB"), plain + 0.5 * rate_above_normal(mean, sd))
+    logits, y = forward("baseline")
+    plain, log_p = nn.functional.cross_entropy(logits, y), logits.log_softmax(1)
+    torch.testing.assert_close(loss("baseline"), plain)
+    torch.testing.assert_close(loss("confidence penalty"), plain + SMALL.penalty * (log_p.exp() * log_p).sum(1).mean())
+    torch.testing.assert_close(loss("label smoothing"), 0.9 * plain - 0.1 * log_p.mean())
+
+
+@pytest.mark.usefixtures("synthetic_digits")
+def test_the_arms_with_a_beta_of_nothing_are_their_control(tmp_path):
+    """The same weights, batches and codes: the critic's noise and shuffles are its own."""
+    arms = "arms=('stochastic, beta 0','VIB','MINE')"
+    metrics = run(tmp_path, arms, "beta=0.0")
+    control, vib, mine = ([one["error"], one["averaged error"], one["noise sd"]] for one in metrics.values())
+    assert control == vib == mine
+    assert run(tmp_path / "other", arms, "beta=1.0")["MINE"]["noise sd"] != mine[2]
+
+
+def run(folder, *overrides):
+    fields = ("rows", "test_rows", "described", "hidden", "codes", "critic_width", "epochs")
+    return run_seed(
+        EXPERIMENT, "smoke", folder, overrides=[*(f"{name}={getattr(SMALL, name)}" for name in fields), *overrides]
+    )
+
+
+@pytest.mark.usefixtures("synthetic_digits")
+def test_errors_are_of_test_images_and_dropout_and_smoothing_are_not_idle(tmp_path):
+    metrics = run(tmp_path, "arms=baseline,dropout,label smoothing", "epochs=12", "hidden=32", "rate=1e-2")
+    assert metrics["baseline"]["error"] > 95  # all but none of the labels that it was taught
+    seen = set()
+    for arm in metrics.values():
+        seen.add(tuple(row["averaged error"] for row in arm["curve"]))
+    assert len(seen) == 3
+
+
+@pytest.mark.usefixtures("synthetic_digits")
+def test_the_rate_falls_every_second_epoch_and_noise_is_measured_against_the_signal(tmp_path, monkeypatch):
+    rates, step = [], torch.optim.Adam.step
+
+    def noting(self, *rest):
+        rates.append(self.param_groups[0]["lr"])
+        assert net_in_training()
+        return step(self, *rest)
+
+    nets, made = [], ib_mnist.Bottleneck.__init__
+
+    def kept(self, settings):
+        made(self, settings)
+        nets.append(self)
+
+    def net_in_training():
+        return nets[0].training
+
+    monkeypatch.setattr(torch.optim.Adam, "step", noting)
+    monkeypatch.setattr(ib_mnist.Bottleneck, "__init__", kept)
+    metrics = run(tmp_path, "arms=VIB", "epochs=5", "decay=0.5", "rate=0.01")["VIB"]
+    per_epoch = -(-SMALL.rows // SMALL.batch)
+    assert rates[::per_epoch] == pytest.approx([0.01, 0.01, 0.005, 0.005, 0.0025])
+    torch.manual_seed(3)
+    mean, sd = 4 * torch.randn(50, 4), torch.full((50, 4), 0.5)
+    monkeypatch.setattr(nets[0], "encode", lambda x: (mean, sd))
+    found = ib_mnist.described(nets[0], None, torch.zeros(50, 784))
+    assert found["noise to signal"] == pytest.approx(0.5 / 4, rel=0.1)
+    assert metrics["noise to signal"] > 0
+
+
+def test_arms_that_are_not_known_are_refused():
+    with pytest.raises(ValueError, match=r"arms must be some of 'baseline', .* each once, got \('vib',\)"):
+        EXPERIMENT.settings("smoke", ["arms=vib"])
+    with pytest.raises(ValueError, match="each once"):
+        EXPERIMENT.settings("smoke", ["arms=VIB,VIB"])
+    assert EXPERIMENT.settings("smoke", ["arms=MINE, VIB"]).arms == ("MINE", "VIB")
 
 
 @pytest.mark.usefixtures("real_mnist")

@@ -16,6 +16,7 @@ from mine_fast.experiments import SUMMARIES, load
 from mine_fast.experiments.experiment import PRESETS, Experiment
 from mine_fast.experiments.figures import panels
 from mine_fast.experiments.records import aggregate
+from mine_fast.experiments.run import drawing_from
 from mine_fast.experiments.runner import run_seed, run_seeds
 from mine_fast.plain_json import plain
 
@@ -249,3 +250,65 @@ def test_the_extra_is_named_where_a_package_is_missing(monkeypatch):
     monkeypatch.setattr("mine_fast.experiments.import_module", missing)
     with pytest.raises(ImportError, match=r"need lightning_fabric: pip install 'mine-fast\[experiments\]'"):
         load("gaussian")
+
+
+def test_a_folder_is_of_one_seed_or_of_several(tmp_path):
+    """The default folder is the same for both."""
+    one = run_seed(TOY, "smoke", tmp_path / "one", 3)
+    with pytest.raises(ValueError, match="seed 3 there, None wanted"):
+        run_seeds(TOY, "smoke", tmp_path / "one", [3])
+    assert run_seed(TOY, "smoke", tmp_path / "one", 3) == one
+    run_seeds(TOY, "smoke", tmp_path / "several", [3])
+    with pytest.raises(ValueError, match="seed None there, 3 wanted"):
+        run_seed(TOY, "smoke", tmp_path / "several", 3)
+
+
+def test_the_device_that_is_recorded_is_the_one_that_computed(tmp_path):
+    with pytest.raises(Exception, match="accelerator"):
+        run_seed(TOY, "smoke", tmp_path, device="abacus")
+    run_seed(TOY, "smoke", tmp_path, device="cpu")
+    assert json.loads((tmp_path / "metrics.json").read_text())["device"] == "cpu"
+    assert "device" not in json.loads((tmp_path / "config.json").read_text())
+
+
+def test_a_part_that_is_named_twice_is_refused(tmp_path):
+    def twice(run):
+        run.part("beta 1", lambda: 1)
+        run.part("beta 1", lambda: 2)
+
+    with pytest.raises(ValueError, match="two parts of the run are called 'beta 1'"):
+        run_seed(Experiment("twice", {"smoke": Settings()}, twice), "smoke", tmp_path)
+
+
+def test_draws_from_a_stream_leave_those_of_others_and_go_on():
+    torch.manual_seed(0)
+    expected = torch.rand(4)
+    stream, alone = torch.Generator().manual_seed(7), torch.Generator().manual_seed(7)
+    torch.manual_seed(0)
+    found = [torch.rand(2)]
+    with drawing_from(stream):
+        first = torch.rand(3)
+    found.append(torch.rand(2))
+    with drawing_from(stream):
+        second = torch.rand(3)
+    assert torch.equal(torch.cat(found), expected)
+    assert torch.equal(torch.cat([first, second]), torch.cat([torch.rand(3, generator=alone) for _ in range(2)]))
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "message"),
+    [
+        ("gan-spiral", "looks=0", "looks must be at least 1, got 0"),
+        ("gan-spiral", "batch=1", "batch must be at least 2, got 1"),
+        ("gan-stacked-mnist", "samples=0", "samples must be at least 1, got 0"),
+        ("bigan-mnist", "steps=0", "steps must be at least 1, got 0"),
+        ("gan-25gaussians", "betas=()", "betas must be one or more"),
+        ("bigan-25gaussians", "betas=(1.0,1.0000001)", "differ in six digits"),
+        ("information-plane", "activations=tanh,gelu", "activations must be some of 'tanh', 'relu'"),
+        ("gan-spiral", "betas=no", "is no Python value such as"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(name, override, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        run_seed(load(name), "smoke", tmp_path / "runs", overrides=[override])
+    assert not (tmp_path / "runs").exists()

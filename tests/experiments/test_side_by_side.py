@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 
@@ -28,7 +30,8 @@ def _run(run):
     if run.seed == run.settings.failing:
         if run.settings.how == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
-        raise ArithmeticError("no number")
+        raise ValueError("no data") if run.settings.how == "refuses" else ArithmeticError("no number")
+    (run.folder / f"began-{os.getpid()}").touch()
     drawn = []
     for _ in run.loop(run.settings.steps, drawn=drawn):
         if run.settings.failing >= 0:
@@ -62,13 +65,48 @@ def test_finished_seeds_are_left_one_named_twice_runs_once_and_threads_are_share
     assert [result["threads"] for result in others] == [2, 2]
 
 
-@pytest.mark.parametrize(("how", "status"), [("raises", 1), ("killed", -9)])
+@pytest.mark.parametrize(("how", "status"), [("raises", 1), ("killed", -9), ("refuses", 1)])
 def test_a_seed_that_fails_stops_the_others(how, status, tmp_path, capfd):
     overrides = ["failing=1", f"how={how}"]
     began = time.monotonic()
     with pytest.raises(ChildProcessError, match=rf"seed 1 failed \(exit status {status}\); its error is above"):
         run_seeds(EXPERIMENT, "quick", tmp_path, [0, 1, 2], jobs=2, overrides=overrides)
     assert time.monotonic() - began < 50  # seed 0 would take three minutes
-    assert ("ArithmeticError: no number" in capfd.readouterr().err) == (how == "raises")
+    told = capfd.readouterr().err
+    assert ("ArithmeticError: no number" in told) == (how == "raises")
+    assert ("seed 1: no data" in told) == (how == "refuses")
+    assert ("Traceback" in told) == (how == "raises")
     assert not list(tmp_path.rglob("metrics.json"))
     assert not (tmp_path / "seed-2").exists()
+
+
+PARENT = """
+import sys
+from pathlib import Path
+from test_side_by_side import EXPERIMENT
+from mine_fast.experiments.runner import run_seeds
+if __name__ == "__main__":
+    run_seeds(EXPERIMENT, "quick", Path(sys.argv[1]), [0, 1], jobs=2, overrides=["failing=9"])
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_the_first_process_alone_ends_the_others(number, tmp_path):
+    """They would go on writing beside the command that is given again."""
+    (tmp_path / "parent.py").write_text(PARENT)
+    paths = os.pathsep.join([os.path.dirname(__file__), *sys.path])
+    command = [sys.executable, str(tmp_path / "parent.py"), str(tmp_path / "runs")]
+    parent = subprocess.Popen(
+        command, env={**os.environ, "PYTHONPATH": paths}, start_new_session=True, stderr=subprocess.PIPE
+    )
+    began = time.monotonic()
+    while len(list(tmp_path.rglob("began-*"))) < 2:
+        assert time.monotonic() - began < 100, parent.poll()
+        time.sleep(0.1)
+    parent.send_signal(number)
+    told = parent.communicate(timeout=40)[1].decode()
+    assert parent.returncode == 128 + number
+    assert "Traceback" not in told
+    for path in tmp_path.rglob("began-*"):
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(path.name.split("-")[1]), 0)
