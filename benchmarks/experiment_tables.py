@@ -53,8 +53,23 @@ def about(document: dict[str, Any], result: str) -> str:
     seeds = document.get("seeds", [document.get("seed")])
     cost = document["cpu_seconds"]
     cost = sum(cost) / len(cost) if isinstance(cost, list) else cost
-    count = f"seeds {seeds[0]}-{seeds[-1]}, mean ± sd" if len(seeds) > 1 else f"seed {seeds[0]} alone"
+    count = f"seeds {listed(seeds)}, mean ± sd" if len(seeds) > 1 else f"seed {seeds[0]} alone"
     return f"{result} (preset {document['preset']}, {count}, {cost / 60:.1f} CPU minutes a seed):"
+
+
+def listed(seeds: Sequence[int]) -> str:
+    """As on the command line.
+
+    >>> listed([0, 1, 2]), listed([0, 3, 7])
+    ('0-2', '0,3,7')
+    """
+    in_a_row = list(seeds) == list(range(seeds[0], seeds[-1] + 1))
+    return f"{seeds[0]}-{seeds[-1]}" if in_a_row else ",".join(map(str, seeds))
+
+
+def total(value: Any) -> int:
+    """A count of one run, or of several together."""
+    return round(sum(value["values"])) if isinstance(value, dict) else int(value)
 
 
 def gaussian(document: dict[str, Any]) -> str:
@@ -94,6 +109,9 @@ def information_plane(document: dict[str, Any]) -> str:
         [of, number(found["mean absolute error, bits"][of]), number(found["worst error, bits"][of])]
         for of in found["mean absolute error, bits"]
     ]
+    readings = len(document.get("seeds", [0])) * sum(
+        len(moment["layers"]) for history in found["networks"].values() for moment in history
+    )
     order = found["share of layers that hold less of X than the one before"]
     planes = "\n\n".join(plane(name, history) for name, history in found["networks"].items())
     return (
@@ -102,9 +120,9 @@ def information_plane(document: dict[str, Any]) -> str:
         + table(["", "mean absolute error", "worst error"], rows)
         + "\n\n"
         + wrapped(
-            f"Readings with I(Y;T) above I(X;T): {number(found['I(Y;T) above I(X;T)'], 0)} of the exact ones, "
-            f"{number(found['estimates out of order'], 0)} of the estimates by three standard errors. Layers that hold "
-            f"no more of X than the layer before, exact: {number(order, 2)} of all."
+            f"Readings with I(Y;T) above I(X;T): {total(found['I(Y;T) above I(X;T)'])} of {readings} exact ones, "
+            f"{total(found['estimates out of order'])} of {readings} estimates by three standard errors. Layers that "
+            f"hold no more of X than the layer before, exact: {number(order, 2)} of all."
         )
         + "\n\nExact value / MINE, bits"
         + (", means" if "seeds" in document else "")
@@ -178,7 +196,9 @@ def filled(page: str) -> str:
             path, start, end = folder / "metrics.json", f"<!-- {place} -->\n", f"<!-- /{place} -->"
             if path.is_file() and start in page:
                 before, _, rest = page.partition(start)
-                after = rest.partition(end)[2]
+                _, found, after = rest.partition(end)
+                if not found:
+                    sys.exit(f"<!-- {place} --> has no <!-- /{place} -->")
                 page = f"{before}{start}{render(json.loads(path.read_text()))}\n{end}{after}"
     return page
 
