@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mine_fast._version import __version__
+from mine_fast.errors import DivergenceError
 from mine_fast.files import save_figure
 from mine_fast.progress_bar import ProgressBar
 
@@ -58,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("mine-fast: interrupted", file=sys.stderr)
         return 130
+    except DivergenceError as error:
+        return _fail(error, 1)
     except (ValueError, TypeError, OSError, ImportError, MemoryError) as error:
         return _fail(error, 2)
     finally:
@@ -203,7 +206,6 @@ def _estimate(options: argparse.Namespace) -> int:
     device = _device(options.device)
 
     import mine_fast
-    from mine_fast.errors import DivergenceError
 
     estimate: Any = mine_fast.estimate
     samples = [table.x, table.y]
@@ -215,11 +217,8 @@ def _estimate(options: argparse.Namespace) -> int:
         samples.append(table.given)
     elif options.n_seeds != 1:
         settings["n_seeds"] = options.n_seeds
-    try:
-        with _progress_bar(options) as bar:
-            result = estimate(*samples, **settings, progress=bar)
-    except DivergenceError as error:
-        return _fail(error, 1)
+    with _progress_bar(options) as bar:
+        result = estimate(*samples, **settings, progress=bar)
     if options.plot is not None:
         from matplotlib.figure import Figure
 

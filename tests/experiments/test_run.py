@@ -312,3 +312,12 @@ def test_settings_that_cannot_work_are_refused(name, override, message, tmp_path
     with pytest.raises(ValueError, match=message):
         run_seed(load(name), "smoke", tmp_path / "runs", overrides=[override])
     assert not (tmp_path / "runs").exists()
+
+
+def test_an_experiment_that_diverges_says_so_in_one_line(tmp_path, monkeypatch, capsys):
+    def diverging(run):
+        raise mine_fast.DivergenceError("training diverged")
+
+    monkeypatch.setattr("mine_fast.experiments.load", lambda name: Experiment("toy", {"smoke": Settings()}, diverging))
+    assert main(["experiment", "toy", "--preset", "smoke", "--out", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == "mine-fast: error: training diverged\n"
