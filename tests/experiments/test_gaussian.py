@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import types
+
 import numpy as np
 import pytest
 from sklearn.feature_selection import mutual_info_regression
 
+import mine_fast
 from mine_fast.experiments import gaussian
-from mine_fast.experiments.gaussian import EXPERIMENT, truth
+from mine_fast.experiments.gaussian import EXPERIMENT, Settings, truth
 from mine_fast.experiments.ksg import ksg
+from mine_fast.experiments.run import Run
 from mine_fast.experiments.runner import run_seed, run_seeds
+from mine_fast.result import History
 
 
 def correlated(dimensions, rho, rows, seed=0):
@@ -52,6 +57,24 @@ def test_smoke(tmp_path):
     assert found["mean absolute error"]["estimate()"]["mean"] < 0.1
     for picture in ("values.png", "seed-0/values.png", "seed-0/convergence.png"):
         assert (tmp_path / picture).stat().st_size > 10_000
+
+
+def test_every_estimate_is_of_its_own_estimator(tmp_path, monkeypatch):
+    """Estimates come near to each other: what tells them apart here is that every bound finds a value of its own."""
+
+    def fit(mine, x, y, **settings):
+        mi = {"mine": 1.0, "fdiv": 2.0}[mine.loss]
+        return types.SimpleNamespace(
+            mi=mi, flags=(), history=History(steps=[[0]], train=[[0.0]], validation=[[10 * mi]])
+        )
+
+    monkeypatch.setattr(mine_fast.MINE, "fit", fit)
+    monkeypatch.setattr(mine_fast, "estimate", lambda x, y, **settings: types.SimpleNamespace(mi=3.0, flags=()))
+    monkeypatch.setattr(gaussian, "ksg", lambda x, y, neighbours: 4.0)
+    found = gaussian.point(Run(Settings(rows=50), 0, tmp_path, progress=False), 2, 0.5)
+    assert found["truth"] == truth(2, 0.5)
+    assert [found[name] for name in ("MINE", "MINE-f", "estimate()", "KSG")] == [1, 2, 3, 4]
+    assert {name: curve["bound"] for name, curve in found["curves"].items()} == {"MINE": [10], "MINE-f": [20]}
 
 
 def test_resumed(tmp_path, monkeypatch):

@@ -10,8 +10,16 @@ import pytest
 import torch
 
 from mine_fast.experiments import information_plane
-from mine_fast.experiments.information_plane import EXPERIMENT, Settings, exact_information, sphere_task
+from mine_fast.experiments.information_plane import (
+    EXPERIMENT,
+    Settings,
+    Task,
+    exact_information,
+    ordered_share,
+    sphere_task,
+)
 from mine_fast.experiments.layer_critic import Channel, estimated_information, make_critic
+from mine_fast.experiments.run import Run, seeded
 from mine_fast.experiments.runner import run_seed
 
 
@@ -159,6 +167,49 @@ def test_scores_are_squared_distances_at_first():
         scores = psi @ phi.T
         distances = torch.cdist(psi[:, : Settings().outputs], phi[:, : Settings().outputs]).square()
         torch.testing.assert_close(scores.log_softmax(1), (-distances / 2).log_softmax(1), rtol=1e-4, atol=1e-4)
+
+
+def history_of(folder, p, **settings):
+    """What is noted of a network that learns 64 of the inputs with labels of probability p."""
+    settings = Settings(**{"widths": (12, 32, 3), "critic_batch": 32} | settings)
+    run = Run(settings, 0, folder, progress=False)
+    with seeded(0):
+        return information_plane.train(run, "tanh", Task(sphere_task().x[::64], torch.full((64,), p).double()))
+
+
+def test_what_was_learnt_by_heart_is_known_of_the_training_rows_only(tmp_path):
+    """Of labels by the toss of a coin, nothing is known of the others."""
+    start, end = history_of(tmp_path, 0.5, epochs=(0, 300), rate=1e-2, training_share=0.5, widths=(12, 64), passes=1)
+    assert start["training error"] > 20
+    assert end["training error"] == 0
+    assert end["test error"] > 20
+
+
+def test_a_network_learns_the_same_however_it_is_read(tmp_path):
+    """The noise and the critics of a reading draw random numbers that are not those of the network's training."""
+    few, many = (
+        history_of(tmp_path / str(passes), 0.3, epochs=(0, 1, 3), rate=1e-2, batch=8, passes=passes)
+        for passes in (1, 3)
+    )
+    for one, other in zip(few, many, strict=True):
+        for key in ("epoch", "training error", "test error"):
+            assert one[key] == other[key]
+        for layer, again in zip(one["layers"], other["layers"], strict=True):
+            assert layer["spread of activations"] == again["spread of activations"]
+        # That of a further layer has noise that is drawn after the critic of the first has trained.
+        for of in ("I(X;T)", "I(Y;T)"):
+            assert one["layers"][0][of] == other["layers"][0][of]
+        assert one["layers"][0]["I(X;T), MINE"] != other["layers"][0]["I(X;T), MINE"]
+    # And it does learn.
+    assert few[0]["layers"][0]["spread of activations"] != few[-1]["layers"][0]["spread of activations"]
+
+
+def test_the_share_of_layers_that_hold_less_than_the_one_before():
+    moments = [{"layers": [{"I(X;T)": value} for value in values]} for values in ((5, 4, 3, 3.5), (2, 2))]
+    # Four pairs, of one moment each; what holds as much is in order.
+    assert ordered_share({"tanh": moments}) == 0.75
+    assert ordered_share({"tanh": moments[:1], "relu": moments[1:]}) == 0.75
+    assert ordered_share({"tanh": [{"layers": [{"I(X;T)": 5}]}]}) is None
 
 
 def test_resumed(smoke, tmp_path, monkeypatch):
