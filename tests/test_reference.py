@@ -197,7 +197,11 @@ def test_log_sum_exp_of_masked_and_broken_scores():
     masked = torch.tensor([[1.0, -math.inf], [-math.inf, 2.0]])
     torch.testing.assert_close(reference.log_sum_exp(masked, 1), torch.tensor([1.0, 2.0]))
     for broken in ([0.0, math.nan], [0.0, math.inf], [-math.inf, -math.inf]):
-        expected = torch.logsumexp(torch.tensor(broken), 0)
-        torch.testing.assert_close(reference.log_sum_exp(torch.tensor(broken)), expected, equal_nan=True)
+        scores = [torch.tensor(broken, requires_grad=True) for _ in range(2)]
+        found = [of(one, 0) for of, one in zip((reference.log_sum_exp, torch.logsumexp), scores, strict=True)]
+        for one in found:
+            one.backward()
+        torch.testing.assert_close(*found, equal_nan=True)
+        torch.testing.assert_close(*(one.grad for one in scores), equal_nan=True)
     scores = torch.linspace(-3, 4, 12, dtype=torch.float64).view(3, 4).requires_grad_()
     assert torch.autograd.gradgradcheck(lambda s: reference.log_sum_exp(s, 1), scores)
