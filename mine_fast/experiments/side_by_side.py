@@ -118,7 +118,8 @@ def _run_alone(
     from mine_fast.experiments.runner import run_seed
 
     for number in _ENDING:
-        signal.signal(number, _leave)
+        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _leave)
     torch.set_num_threads(threads)
     try:
         run_seed(experiment, preset, folder, seed, progress=False, **about)

@@ -81,11 +81,13 @@ def test_a_seed_that_fails_stops_the_others(how, status, tmp_path, capfd):
 
 
 PARENT = """
+import signal
 import sys
 from pathlib import Path
 from test_side_by_side import EXPERIMENT
 from mine_fast.experiments.runner import run_seeds
 if __name__ == "__main__":
+    signal.signal(int(sys.argv[2]), signal.SIG_DFL)  # nohup, under which this may run, has it ignored
     run_seeds(EXPERIMENT, "quick", Path(sys.argv[1]), [0, 1], jobs=2, overrides=["failing=9"])
 """
 
@@ -95,7 +97,7 @@ def test_a_signal_to_the_first_process_alone_ends_the_others(number, tmp_path):
     """They would go on writing beside the command that is given again."""
     (tmp_path / "parent.py").write_text(PARENT)
     paths = os.pathsep.join([os.path.dirname(__file__), *sys.path])
-    command = [sys.executable, str(tmp_path / "parent.py"), str(tmp_path / "runs")]
+    command = [sys.executable, str(tmp_path / "parent.py"), str(tmp_path / "runs"), str(int(number))]
     parent = subprocess.Popen(
         command, env={**os.environ, "PYTHONPATH": paths}, start_new_session=True, stderr=subprocess.PIPE
     )
