@@ -19,7 +19,7 @@ from mine_fast.steps import Keep
 if TYPE_CHECKING:
     from mine_fast.training import TrainingSettings
 
-__all__ = ["FoldHistory", "Selection"]
+__all__ = ["RISE_NATS", "RISE_SHARE", "FoldHistory", "Selection"]
 
 
 @dataclass
@@ -42,8 +42,9 @@ class FoldHistory:
     diverged_at: int | None = None
 
 
-#: A gain that is none, where a training ended before its time: as a share of the bound, and in nats.
-FLAT_SHARE, FLAT_NATS = 0.03, 0.002
+#: A rise of the bound in the last quarter that matters: as a share of the bound reached, and in nats. Beside
+#: `flags.still_rising`, which says what was measured.
+RISE_SHARE, RISE_NATS = 0.03, 0.002
 
 
 class Selection:
@@ -136,7 +137,7 @@ class Selection:
         early = readings[: 3 * len(readings) // 4]
         if not early or self.best_bound <= readings[0]:  # nothing was learnt that could be kept
             return False
-        return self.best_bound - max(early) <= max(FLAT_SHARE * self.best_bound, FLAT_NATS)
+        return self.best_bound - max(early) <= max(RISE_SHARE * self.best_bound, RISE_NATS)
 
     def take_best(self) -> FoldHistory:
         """Leave the module with the weights that did best; the curves."""

@@ -166,12 +166,13 @@ def make_critic(settings: Settings) -> nn.Sequential:
     )
 
 
-class Objective(nn.Module):
+@dataclass(frozen=True)
+class Objective:
     """What an arm minimises, of a batch of images and labels.
 
     The noise of MINE's critic comes from a generator of its own: the arm gets the batches and codes of the arm without.
 
-    Args:
+    Attributes:
         settings: of the experiment.
         arm: one of `ARMS`.
         net: a `Bottleneck` for the stochastic arms, a `Classifier` for the others.
@@ -179,13 +180,13 @@ class Objective(nn.Module):
         noise: of the critic.
     """
 
-    def __init__(
-        self, settings: Settings, arm: str, net: nn.Module, mine: mine_fast.MINE, noise: torch.Generator
-    ) -> None:
-        super().__init__()
-        self.settings, self.arm, self.net, self.mine, self.noise = settings, arm, net, mine, noise
+    settings: Settings
+    arm: str
+    net: nn.Module
+    mine: mine_fast.MINE
+    noise: torch.Generator
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         """The loss [] of images [B, 784] with labels [B]."""
         settings, arm = self.settings, self.arm
         if arm not in STOCHASTIC:

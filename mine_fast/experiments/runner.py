@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import platform
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,8 @@ def run_seeds(
     # Further seeds may join a folder; metrics.json is of those that were named last.
     _claim(folder, {key: value for key, value in config.items() if key != "seeds"})
     if jobs > 1:
-        run_side_by_side(experiment, preset, folder, seeds, jobs, overrides=overrides, **options)
+        alone = partial(run_seed, experiment, preset, overrides=overrides, **{**options, "progress": False})
+        run_side_by_side(alone, folder, seeds, jobs, progress=options.get("progress"))
     runs = [
         run_seed(experiment, preset, folder / f"seed-{seed}", seed, overrides=overrides, **options) for seed in seeds
     ]
@@ -118,10 +120,10 @@ def _claim(folder: Path, config: dict[str, Any]) -> None:
     path, config = folder / "config.json", plain(config)
     there = read_json(path)
     if there is not None:
-        of_one_seed = {"seed"} & (set(there) ^ set(config))  # a folder is of one seed, or of several with one each
-        differing = [key for key in (*config, *of_one_seed - set(config)) if there.get(key) != config.get(key)]
+        wanted = {**config, "seed": config.get("seed")}  # none of a folder of several, each in its own
+        differing = [key for key in wanted if there.get(key) != wanted[key]]
         if differing:
-            changes = "; ".join(f"{key} {there.get(key)!r} there, {config.get(key)!r} wanted" for key in differing)
+            changes = "; ".join(f"{key} {there.get(key)!r} there, {wanted[key]!r} wanted" for key in differing)
             raise ValueError(f"{folder} holds another run ({changes}): give another --out, or delete it")
         return
     folder.mkdir(parents=True, exist_ok=True)

@@ -7,15 +7,13 @@ import multiprocessing
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
-
-from mine_fast.experiments.experiment import Experiment
 
 __all__ = ["run_side_by_side"]
 
@@ -24,27 +22,18 @@ GRACE_SECONDS = 30.0
 
 
 def run_side_by_side(
-    experiment: Experiment[Any],
-    preset: str,
-    folder: Path,
-    seeds: Sequence[int],
-    jobs: int,
-    *,
-    progress: bool | None = None,
-    **about: Any,
+    run: Callable[[Path, int], Any], folder: Path, seeds: Sequence[int], jobs: int, progress: bool | None = None
 ) -> None:
     """Run seeds that are not finished, each in folder/seed-S, and return when all are.
 
     The processes share torch's threads out among them. They draw no bars: one shows the seeds that are through.
 
     Args:
-        experiment: which.
-        preset: smoke, quick or paper.
+        run: (folder of a seed, seed), in a process of its own: it has to be pickled.
         folder: of all seeds.
         seeds: of everything random.
         jobs: most processes at a time.
         progress: whether to draw the bar; None: on a terminal.
-        about: further arguments of `run_seed`.
 
     Raises:
         ChildProcessError: a seed failed, with its error on the standard error; the others were stopped, and go on from
@@ -62,7 +51,7 @@ def run_side_by_side(
         while left or running:
             while left and len(running) < jobs:
                 seed = left.pop(0)
-                arguments = (experiment, preset, folder / f"seed-{seed}", seed, threads, about)
+                arguments = (run, folder / f"seed-{seed}", seed, threads)
                 process = context.Process(target=_run_alone, args=arguments, name=f"seed {seed}")
                 process.start()
                 running[process.sentinel] = process
@@ -111,18 +100,14 @@ def _ended_by_signals() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
-def _run_alone(
-    experiment: Experiment[Any], preset: str, folder: Path, seed: int, threads: int, about: dict[str, Any]
-) -> None:
+def _run_alone(run: Callable[[Path, int], Any], folder: Path, seed: int, threads: int) -> None:
     """What a process does."""
-    from mine_fast.experiments.runner import run_seed
-
     for number in _ENDING:
         if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
             signal.signal(number, _leave)
     torch.set_num_threads(threads)
     try:
-        run_seed(experiment, preset, folder, seed, progress=False, **about)
+        run(folder, seed)
     except (ValueError, TypeError, OSError, ImportError) as error:  # of the caller's making: no traceback per seed
         sys.exit(f"seed {seed}: {error}")
 

@@ -11,15 +11,14 @@ from torch import Tensor
 
 from mine_fast.evaluation import ESTIMATE_TAIL_ROWS, HeldOutScores
 from mine_fast.result import Flag
-from mine_fast.selection import FoldHistory
+from mine_fast.selection import RISE_NATS, RISE_SHARE, FoldHistory
 
 __all__ = ["diverged", "overfitted", "still_rising", "training_flags"]
 
-#: A rise in the last quarter of the training that is no noise, in standard errors, and that matters: as a share of the
-#: bound reached, and in nats. At a rate or in a number of steps that are too low it was 10-60% of the bound and 13 or
-#: more standard errors; by the defaults on 57 distributions of 1000 rows never above 0 (measured when the default
-#: critic held one more perceptron).
-RISE_ERRORS, RISE_SHARE, RISE_NATS = 3.0, 0.03, 0.002
+#: A rise in the last quarter of the training that is no noise, in standard errors; RISE_SHARE and RISE_NATS say which
+#: matters. At a rate or in a number of steps that are too low it was 10-60% of the bound and 13 or more of them; by the
+#: defaults on 57 distributions of 1000 rows never above 0 (measured when the default critic held one more perceptron).
+RISE_ERRORS = 3.0
 
 #: An excess of the training rows over held-out ones, likewise. The standard error is on the large side: a row is held
 #: out in one fold and trains the others. By the defaults, of 57 distributions of 1000 rows the four with such an excess

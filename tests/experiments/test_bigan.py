@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from mine_fast.experiments import bigan_25gaussians, bigan_mnist
-from mine_fast.experiments.bigan import BiGANSettings, Encoder, perceptrons, train_bigan
+from mine_fast.experiments.bigan import BiGANSettings, Encoder, perceptrons
 from mine_fast.experiments.data import Digits
 from mine_fast.experiments.modes import grid
 from mine_fast.experiments.runner import run_seed, run_seeds
@@ -110,29 +110,9 @@ def test_several_seeds_together(tmp_path):
     assert (tmp_path / "reconstruction.png").is_file()
 
 
-def bars(split):
-    """Digits as bars, which a classifier learns at once, of the training split; all of the test split are grey."""
-    labels = torch.arange(200) % 10
-    images = torch.full((200, 28, 28), 127, dtype=torch.uint8)
-    if split == "train":
-        images = 255 * torch.eye(10, dtype=torch.uint8)[labels][:, :, None].repeat_interleave(2, 1).expand(-1, -1, 28)
-        images = nn.functional.pad(images, (0, 0, 4, 4))
-    return Digits(images, labels)
-
-
-def test_what_is_learnt_is_training_images_and_what_is_measured_test_images(tmp_path, monkeypatch):
-    def training(run, networks, beta, real, look):
-        seen.append(real(100))
-        return train_bigan(run, networks, beta, real, look)
-
-    seen: list[torch.Tensor] = []
-    monkeypatch.setattr("mine_fast.experiments.bigan_mnist.train_bigan", training)
-    monkeypatch.setattr("mine_fast.experiments.digits.mnist", bars)
-    # Writing down what is drawn takes longer than all else.
-    monkeypatch.setattr("mine_fast.experiments.bigan_mnist.mosaic", lambda images, columns: torch.zeros(28, 28, 1))
-    few = ["betas=(0.0,)", "steps=1", "looks=1", "classifier_epochs=6"]
-    metrics = run_seed(bigan_mnist.EXPERIMENT, "smoke", tmp_path, overrides=few)
-    assert (seen[0].abs() == 1).all()  # black and white
+def test_what_is_learnt_is_training_images_and_what_is_measured_test_images(run_on_bars):
+    seen, metrics = run_on_bars(bigan_mnist, "train_bigan")
+    assert (seen.abs() == 1).all()  # black and white
     # One and the same image, with every label: one of ten is told right.
     assert metrics["classifier error"] == pytest.approx(90)
     # An untrained generator makes images that are nearly grey: of black and white ones, each pixel would be off by 1/4.

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from mine_fast.experiments import gan_stacked_mnist
 from mine_fast.experiments.data import Digits
 from mine_fast.experiments.digits import mosaic, told, train_classifier
-from mine_fast.experiments.gan import train_gan
 from mine_fast.experiments.gan_stacked_mnist import (
     EXPERIMENT,
     Critic,
@@ -85,17 +85,7 @@ def test_a_mosaic():
     torch.testing.assert_close(whole[::28, ::28, 0], torch.linspace(0, 1, 6).view(2, 3))
 
 
-def bars(split):
-    """Digits as bars, which a classifier learns at once, of the training split; all of the test split are grey."""
-    labels = torch.arange(200) % 10
-    images = torch.full((200, 28, 28), 127, dtype=torch.uint8)
-    if split == "train":
-        images = 255 * torch.eye(10, dtype=torch.uint8)[labels][:, :, None].repeat_interleave(2, 1).expand(-1, -1, 28)
-        images = nn.functional.pad(images, (0, 0, 4, 4))
-    return Digits(images, labels)
-
-
-def test_a_classifier_learns_training_images_only(tmp_path):
+def test_a_classifier_learns_training_images_only(bars, tmp_path):
     torch.manual_seed(0)
     training, test = (Digits(images[:, None] / 127.5 - 1, labels) for images, labels in map(bars, ("train", "test")))
     classifier, wrong = train_classifier(Run(Settings(), 0, tmp_path, progress=False), training, test, 6)
@@ -103,21 +93,9 @@ def test_a_classifier_learns_training_images_only(tmp_path):
     assert wrong == pytest.approx(90)
 
 
-def test_what_is_learnt_is_training_images_and_what_is_measured_test_images(tmp_path, monkeypatch):
-    def training(run, networks, beta, real, look):
-        seen.append(real(100))
-        return train_gan(run, networks, beta, real, look)
-
-    seen: list[torch.Tensor] = []
-    monkeypatch.setattr("mine_fast.experiments.gan_stacked_mnist.train_gan", training)
-    monkeypatch.setattr("mine_fast.experiments.digits.mnist", bars)
-    # Writing down what is drawn takes longer than all else.
-    monkeypatch.setattr(
-        "mine_fast.experiments.gan_stacked_mnist.mosaic", lambda images, columns: torch.zeros(28, 28, 1)
-    )
-    few = ["betas=(0.0,)", "steps=1", "looks=1", "classifier_epochs=6"]
-    metrics = run_seed(EXPERIMENT, "smoke", tmp_path, overrides=few)
-    assert (seen[0].abs() == 1).all()  # black and white
+def test_what_is_learnt_is_training_images_and_what_is_measured_test_images(run_on_bars):
+    seen, metrics = run_on_bars(gan_stacked_mnist, "train_gan")
+    assert (seen.abs() == 1).all()  # black and white
     # One and the same image, with every label: one of ten is told right.
     assert metrics["classifier error"] == pytest.approx(90)
     assert metrics["test images"] == {"modes": 1, "KL": pytest.approx(math.log(1000))}
