@@ -150,6 +150,7 @@ def _parser() -> argparse.ArgumentParser:
         "--jobs", type=int, metavar="N", help="of --seeds, how many at a time, each a process (default: 1)"
     )
     experiment.add_argument("--set", metavar="FIELD=VALUE", action="append", default=[], help="change a setting")
+    experiment.add_argument("--settings", action="store_true", help="print what --set can change, and run nothing")
     experiment.add_argument("--device", default="cpu", help="cpu, cuda, ... (default: cpu)")
     experiment.add_argument("--no-progress", action="store_true", help="no progress bar (there is none off a terminal)")
 
@@ -337,6 +338,11 @@ def _experiment(options: argparse.Namespace) -> int:
     if options.name is None:
         raise ValueError("experiment needs a NAME, or --list")
     experiment = experiments.load(options.name)
+    if options.settings:
+        from mine_fast.experiments.experiment import as_overrides
+
+        print("\n".join(as_overrides(experiment.settings(options.preset, options.set))))
+        return 0
     from mine_fast.experiments.runner import run_seed, run_seeds
 
     folder = options.out or Path("runs") / f"{options.name}-{options.preset}"

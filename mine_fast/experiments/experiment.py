@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 if TYPE_CHECKING:
     from mine_fast.experiments.run import Run
 
-__all__ = ["PRESETS", "Experiment", "Metrics", "check_among", "check_at_least"]
+__all__ = ["PRESETS", "Experiment", "Metrics", "as_overrides", "check_among", "check_at_least"]
 
 #: smoke: seconds, for tests. quick: minutes on 2 cores, a result that means something. paper: the published scale.
 PRESETS = ("smoke", "quick", "paper")
@@ -60,6 +60,11 @@ class Experiment(Generic[Settings]):
                 raise ValueError(f"--set must be field=value of a field in {', '.join(known)}, got {text!r}")
             changes[name] = _parsed(name, value, known[name])
         return dataclasses.replace(settings, **changes)
+
+
+def as_overrides(settings: Any) -> list[str]:
+    """Settings as `Experiment.settings` reads them: a "field=value" of each."""
+    return [f"{field.name}={getattr(settings, field.name)}" for field in dataclasses.fields(settings)]
 
 
 def check_among(name: str, values: Collection[Any], known: Collection[Any]) -> None:

@@ -56,6 +56,10 @@ class Settings:
     rate: float = 2e-3
     neighbours: int = 3
 
+    def __post_init__(self) -> None:
+        if not all(-1 < rho < 1 for rho in self.correlations):
+            raise ValueError(f"correlations must lie between -1 and 1, got {self.correlations}")
+
 
 def truth(dimensions: int, correlation: float) -> float:
     """The information in nats.

@@ -200,6 +200,23 @@ def test_list(capsys):
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(SUMMARIES)
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("name", SUMMARIES)
+def test_settings_are_printed_as_set_reads_them(name, preset, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["experiment", name, "--preset", preset, "--settings"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    settings = load(name).settings(preset)
+    for other in PRESETS:  # whatever the preset has, all of them together make it the first one
+        assert load(name).settings(other, printed) == settings
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_settings_are_printed_with_what_set_changes(capsys):
+    assert main(["experiment", "gaussian", "--settings", "--set", "rows=70", "--set", "dimensions=3"]) == 0
+    assert {"rows=70", "dimensions=(3,)"} < set(capsys.readouterr().out.splitlines())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -207,6 +224,8 @@ def test_list(capsys):
         (["gausian"], "experiment must be one of gaussian, "),
         (["gaussian", "--preset", "slow"], "preset must be one of smoke, quick, paper, got 'slow'"),
         (["gaussian", "--set", "what=3"], "--set must be field=value"),
+        (["gaussian", "--set", "what=3", "--settings"], "--set must be field=value"),
+        (["gaussian", "--set", "correlations=(0.5, -1.0)"], "correlations must lie between -1 and 1, got (0.5, -1.0)"),
         (["gaussian", "--jobs", "2"], "--jobs needs --seeds"),
         (["gaussian", "--seeds", "0-1", "--jobs", "0"], "jobs must be at least 1, got 0"),
     ],
