@@ -9,7 +9,8 @@ pair. Memory is that of a tile and of the batch.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -168,11 +169,60 @@ def _tile_terms(
 
     size = max(1, TILE_PAIRS // rows)
     keeps_nothing = torch.is_grad_enabled()
+    buffers = _buffers(critic) if keeps_nothing else []
     terms = [
-        checkpoint(tile, part, y, begin, use_reentrant=False) if keeps_nothing else tile(part, y, begin)
+        checkpoint(_with_buffers_as_then(tile, buffers), part, y, begin, use_reentrant=False)
+        if keeps_nothing
+        else tile(part, y, begin)
         for begin, part in zip(range(0, rows, size), x.split(size), strict=True)
     ]
     return joint, torch.cat(terms, 1)
+
+
+def _buffers(critic: Callable[..., Tensor]) -> list[tuple[nn.Module, str]]:
+    """Where the buffers of a critic are, which a call in training mode may change."""
+    if not isinstance(critic, nn.Module) or torch.compiler.is_compiling():
+        return []
+    found = [
+        (module, name)
+        for module in critic.modules()
+        if module.training
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
+    if any(isinstance(module, torch.jit.ScriptModule) for module, _ in found):
+        raise ValueError(
+            "T is a scripted module with buffers, which its calls may change: marginals='all' calls it again in the "
+            "backward, and cannot give them back what they held; use marginals='shuffle'"
+        )
+    return found
+
+
+def _with_buffers_as_then(
+    tile: Callable[..., Tensor], buffers: Sequence[tuple[nn.Module, str]]
+) -> Callable[..., Tensor]:
+    """A tile that computes the same when it is called again: with copies of the buffers as its first call found them.
+
+    A critic that normalises by an estimate in a buffer (spectral norm) moves that from call to call.
+    """
+    if not buffers:
+        return tile
+    then: list[Tensor] = []
+
+    def call(*arguments: Any) -> Tensor:
+        if not then:
+            then.extend(module.get_buffer(name).clone() for module, name in buffers)
+            return tile(*arguments)
+        now = [module.get_buffer(name) for module, name in buffers]
+        for (module, name), value in zip(buffers, then, strict=True):
+            module._buffers[name] = value.clone()
+        try:
+            return tile(*arguments)
+        finally:
+            for (module, name), value in zip(buffers, now, strict=True):
+                module._buffers[name] = value
+
+    return call
 
 
 def _every_pair(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

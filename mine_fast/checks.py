@@ -20,6 +20,19 @@ def as_integer(name: str, value: object, least: float = -math.inf) -> int:
     return int(value)
 
 
+def as_seed(value: object) -> int:
+    """A seed as Python's int, of those that name a stream of shuffles each.
+
+    Raises:
+        TypeError: no integer.
+        ValueError: beyond 64 bits.
+    """
+    seed = as_integer("seed", value)
+    if not -(1 << 63) <= seed < 1 << 64:
+        raise ValueError(f"seed must fit in 64 bits, in [-2^63, 2^64), got {seed}")
+    return seed
+
+
 def as_number(name: str, value: object, wanted: str = "a number") -> float:
     """A setting as Python's float: numpy's numbers are welcome, booleans are not.
 

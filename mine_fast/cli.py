@@ -202,8 +202,7 @@ def _estimate(options: argparse.Namespace) -> int:
         _check_plot(options.plot)
     table = read_table(options.file, options.x, options.y, options.given)
     if not options.json:
-        for note in table.notes:
-            print(f"mine-fast: note: {note}", file=sys.stderr)
+        _say(table.notes)
     device = _device(options.device)
 
     import mine_fast
@@ -237,6 +236,11 @@ def _estimate(options: argparse.Namespace) -> int:
     else:
         print(result.summary("bits" if options.bits else "nats"))
     return 0
+
+
+def _say(notes: Sequence[str]) -> None:
+    for note in notes:
+        print(f"mine-fast: note: {note}", file=sys.stderr)
 
 
 def _run_settings(options: argparse.Namespace, device: str | None) -> dict[str, Any]:
@@ -298,6 +302,7 @@ def _pairwise(options: argparse.Namespace) -> int:
         matrix = mine_fast.pairwise(
             options.file, columns=options.columns, **_run_settings(options, device), progress=bar
         )
+    _say(matrix.notes)
     for path, what in ((options.out, "mi"), (options.pairs, "pairs")):
         if path is not None:
             matrix.save(path, what)

@@ -91,7 +91,7 @@ def pairwise(
     check_progress(progress)
     limit = fitting_memory() if max_memory is None else check_max_memory(max_memory)
     with ordinary_autograd():
-        variables = table_variables(table, groups, columns)
+        variables, notes = table_variables(table, groups, columns)
     names = list(variables)
     narrow = narrow_settings(len(variables[names[0]]))
     given = {name: value for name, value in settings.items() if value is not None}
@@ -109,4 +109,4 @@ def pairwise(
     results: list[list[MIResult | FailedEstimate | None]] = [[None] * len(names) for _ in names]
     for (i, j), result in zip(pairs, estimates_of(each_result(found), n_seeds), strict=True):
         results[i][j] = results[j][i] = without_scores(result)
-    return MIMatrix(tuple(names), results)
+    return MIMatrix(tuple(names), results, notes)

@@ -11,11 +11,11 @@ import torch
 
 from mine_fast.arrays import alike, as_pair
 from mine_fast.checks import check_progress
-from mine_fast.cross_fitting import CrossFit, cross_fit, independent_result
+from mine_fast.cross_fitting import CrossFit, check_rows, cross_fit, independent_result, training_settings
 from mine_fast.data import ArraySource, PairSource
 from mine_fast.devices import usable_device
 from mine_fast.evaluation import CERTIFIED_TAIL_ROWS, ESTIMATE_TAIL_ROWS, over_folds
-from mine_fast.flags import below_zero, constants
+from mine_fast.flags import below_zero, constants, rare_codes
 from mine_fast.jobs import Progress
 from mine_fast.loss import DVLoss
 from mine_fast.repeats import duplicate_groups
@@ -48,7 +48,8 @@ def conditional(
     are no `n_seeds`, `marginals` and `process_group`: one training of each term on shuffled pairs, in this process.
 
     A difference of two lower bounds is no lower bound: what the critic of I(X;(Y,Z)) misses makes it too small, what
-    that of I(X;Z) misses makes it too large; `parts` holds both estimates. The first has more columns to learn from, so
+    that of I(X;Z) misses makes it too large, as it does where z is a code of few rows each (flag "rare_codes"); `parts`
+    holds both estimates. The first has more columns to learn from, so
     that most often the difference errs downwards. Where y adds nothing the critics nearly agree, `stderr` is small, and
     that shortfall can be several of it.
 
@@ -88,6 +89,7 @@ def conditional(
     with ordinary_autograd(), torch.device("cpu"):
         mine = DVLoss(loss=loss, alpha=alpha, clip=clip, seed=seed)
     x, y, z = _samples(x, y, z)
+    check_rows(len(x), training_settings(settings, len(x)))
     flags, degenerate = constants(ArraySource(x, y))
     if degenerate:
         return dataclasses.replace(
@@ -108,8 +110,15 @@ def conditional(
         return dataclasses.replace(fitted, result=dataclasses.replace(fitted.result, quantity=quantity))
 
     with ordinary_autograd():
-        result = _difference(fit(whole, "(y, z)", _WHOLE, 0), fit(known, "z", _KNOWN, 1))
-    return dataclasses.replace(result, seconds=time.perf_counter() - started)
+        both = fit(whole, "(y, z)", _WHOLE, 0), fit(known, "z", _KNOWN, 1)
+    result = _difference(*both)
+    critic = both[1].critic  # None where z is constant
+    rare = None if critic is None else rare_codes("z", critic.inputs.y, len(x))
+    return dataclasses.replace(
+        result,
+        flags=result.flags if rare is None else (*result.flags, rare),
+        seconds=time.perf_counter() - started,
+    )
 
 
 def _samples(x: Any, y: Any, z: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

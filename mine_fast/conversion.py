@@ -13,7 +13,7 @@ from torch import Tensor
 from mine_fast.describing import WANTED, describe, is_pandas
 from mine_fast.recoding import EXACT, check_categories, floats_of_integers, floats_of_objects, floats_of_text
 
-__all__ = ["as_floating"]
+__all__ = ["as_array", "as_floating"]
 
 
 def as_floating(value: object, name: str, *, recode: bool = False) -> Tensor:
@@ -36,7 +36,7 @@ def as_floating(value: object, name: str, *, recode: bool = False) -> Tensor:
         return _from_tensor(value, name, recode)
     if is_pandas(value):
         return torch.from_numpy(_writable(_from_pandas(value, name, recode)))
-    return torch.from_numpy(_writable(_from_array(_as_array(value, name), name, recode)))
+    return torch.from_numpy(_writable(_from_array(as_array(value, name), name, recode)))
 
 
 def _from_tensor(value: Tensor, name: str, recode: bool) -> Tensor:
@@ -62,7 +62,13 @@ def _from_tensor(value: Tensor, name: str, recode: bool) -> Tensor:
     return torch.from_numpy(exact).to(value.device)
 
 
-def _as_array(value: object, name: str) -> np.ndarray:
+def as_array(value: object, name: str) -> np.ndarray:
+    """A numpy array of what came, with the objects of a list that one dtype would change.
+
+    Raises:
+        TypeError: no array, list or number.
+        ValueError: rows of unequal length, masked values.
+    """
     if isinstance(value, np.ma.MaskedArray):
         masked = np.argwhere(np.ma.getmaskarray(value))
         if len(masked):

@@ -91,6 +91,7 @@ _MISFITS: dict[str, type[Exception]] = {
     "must match the size of tensor": ValueError,
     "must have the same dtype": TypeError,
     "on the same device": ValueError,
+    "to have one of the following scalar types": TypeError,  # of an embedding: fit and optimize call T with floats
 }
 
 

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CrossFit",
     "CrossFitPlan",
+    "check_rows",
     "cross_fit",
     "independent_result",
     "plan_cross_fit",
@@ -103,6 +104,14 @@ def training_settings(given: dict[str, Any], rows: int) -> TrainingSettings:
     return TrainingSettings(**{"steps": default_steps(rows), **{k: v for k, v in given.items() if v is not None}})
 
 
+def check_rows(rows: int, settings: TrainingSettings) -> None:
+    """Refuse fewer rows than there must be to train, to choose and to evaluate."""
+    if rows < MINIMUM_ROWS_TO_FIT:
+        raise ValueError(f"x and y need at least {MINIMUM_ROWS_TO_FIT} rows to train and to hold out, got {rows}")
+    if settings.folds > rows // 4:
+        raise ValueError(f"folds must leave at least 4 rows in each, got {settings.folds} folds for {rows} rows")
+
+
 def steps_of(mine: DVLoss, settings: TrainingSettings) -> int:
     """Steps of all folds, as progress counts them."""
     return settings.folds * trainings(mine) * settings.steps
@@ -154,10 +163,7 @@ def plan_cross_fit(
     """The fits of the folds, which do not depend on each other, and the result that they make; see `cross_fit`."""
     started = time.perf_counter()
     rows = len(source)
-    if rows < MINIMUM_ROWS_TO_FIT:
-        raise ValueError(f"x and y need at least {MINIMUM_ROWS_TO_FIT} rows to train and to hold out, got {rows}")
-    if settings.folds > rows // 4:
-        raise ValueError(f"folds must leave at least 4 rows in each, got {settings.folds} folds for {rows} rows")
+    check_rows(rows, settings)
     flags, degenerate = constants(source, names)
     used = {**dataclasses.asdict(settings), "loss": mine.loss, "alpha": mine.alpha, "clip": mine.clip}
     if mine.marginals == "all":
@@ -220,6 +226,11 @@ def independent_result(rows: int, flags: list[Flag], seed: int, settings: dict[s
     )
 
 
+def _some(scores: Tensor) -> np.ndarray:
+    """`KEPT_SCORES` of scores or fewer, evenly, without the memory of the others."""
+    return scores[:: max(1, -(-scores.numel() // KEPT_SCORES))].numpy().copy()
+
+
 def _combine(
     fits: list[FoldFit],
     groups: list[Tensor | None],
@@ -239,7 +250,6 @@ def _combine(
     certifiable = sum(fold.rows / rows * fold.ceiling(CERTIFIED_TAIL_ROWS) for fold in folds)
     joint = torch.cat([fold.joint for fold in folds])
     marginal = torch.cat([fold.marginal.flatten() for fold in folds])
-    marginal = marginal[:: max(1, marginal.numel() // KEPT_SCORES)]
     return MIResult(
         mi=mi,
         stderr=stderr,
@@ -258,8 +268,8 @@ def _combine(
         seed=seed,
         settings=settings,
         fold_mi=tuple(fold.dv_bound() for fold in estimated),
-        joint_scores=joint[:: max(1, joint.numel() // KEPT_SCORES)].numpy(),
-        marginal_scores=marginal.numpy(),
+        joint_scores=_some(joint),
+        marginal_scores=_some(marginal),
         seconds=seconds,
         certified_mi=certified,
         certified_stderr=certified_stderr,

@@ -24,7 +24,7 @@ _DELIMITERS = ",;\t"
 _MISSING = ("", "na", "n/a", "#n/a", "null", "none", "-", "?")
 
 
-def read_csv(path: Path, x_columns: str, y_columns: str, given_columns: str | None = None) -> Table:
+def read_csv(path: Path, x_columns: str, y_columns: str | None, given_columns: str | None = None) -> Table:
     """Read sets of columns from UTF-8 text separated by commas, semicolons or tabs; see `read_table`.
 
     Raises:
@@ -39,7 +39,7 @@ def read_csv(path: Path, x_columns: str, y_columns: str, given_columns: str | No
         raise ValueError(f"{path}: not a readable csv file ({error}); is a quotation mark left open?") from error
 
 
-def _read_rows(path: Path, lines: IO[str], x_columns: str, y_columns: str, given_columns: str | None) -> Table:
+def _read_rows(path: Path, lines: IO[str], x_columns: str, y_columns: str | None, given_columns: str | None) -> Table:
     delimiter = _delimiter(lines)
     lines.seek(0)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
@@ -56,7 +56,7 @@ def _read_rows(path: Path, lines: IO[str], x_columns: str, y_columns: str, given
         header, data = None, chain([(first_line, first)], rows)
         notes.append(f"no header line in {path}: its columns are numbered 0 to {width - 1}")
     x_numbers = column_numbers(x_columns, header, width, f"x: {path}")
-    y_numbers = column_numbers(y_columns, header, width, f"y: {path}")
+    y_numbers = [] if y_columns is None else column_numbers(y_columns, header, width, f"y: {path}")
     given_numbers = [] if given_columns is None else column_numbers(given_columns, header, width, f"given: {path}")
     for spec in dict.fromkeys((x_columns, y_columns, given_columns)):
         notes += [] if spec is None else names_that_are_numbers(spec, header, width)
@@ -78,6 +78,11 @@ def _read_rows(path: Path, lines: IO[str], x_columns: str, y_columns: str, given
             table[:, place] = column.sorted_codes()[table[:, place].astype(np.int64)]
             check_categories(len(column.codes), count, f"{path}: text must", column.name)
             notes.append(text_note(column.name, len(column.codes)))
+            notes += [
+                f"column {column.name!r}: {text!r} is a category of it, not a missing value"
+                for text in sorted(column.codes)
+                if text.strip().lower() in _MISSING
+            ]
     wide = [place for place, column in enumerate(columns) if column.codes is None and _is_wide(table[:, place])]
     if wide:
         # Rare enough to read the file a second time, now for integers of any size.

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from mine_fast.checks import as_integer
+from mine_fast.checks import as_integer, as_seed
 from mine_fast.concurrency import fit_memory
-from mine_fast.cross_fitting import CrossFit, CrossFitPlan, plan_cross_fit, steps_of, training_settings
+from mine_fast.cross_fitting import CrossFitPlan, plan_cross_fit, steps_of, training_settings
 from mine_fast.data import PairSource, pair_source
 from mine_fast.devices import usable_device
 from mine_fast.fitting_together import fit_together
@@ -128,25 +128,24 @@ class Request:
             settings = training_settings(self.given, len(source))
             return plan_cross_fit(loss, source, duplicate_groups(source), seed, self.device, settings)
 
+    def _finish(self, plan: CrossFitPlan, fits: list[Any]) -> Training | MIResult:
+        """What the fits of a plan make."""
+        fitted = plan.finish(fits)
+        return training_of(fitted) if len(self.seeds) > 1 else fitted.result
+
     def _result(self, plan: CrossFitPlan, fits: list[Any]) -> Training | MIResult | Failure:
-        """What the fits of a plan make; a failure where one of them is an error, or finishing raises one."""
+        """The same; a failure where one of the fits is an error, or finishing raises one."""
         try:
             for fit in fits:
                 if isinstance(fit, Exception):
                     raise fit
-            fitted = plan.finish(fits)
-            return training_of(fitted) if len(self.seeds) > 1 else fitted.result
+            return self._finish(plan, fits)
         except Exception as error:
             return Failure(error)
 
     def _plan(self, x: Any, y: Any, loss: DVLoss, seed: int) -> Plan[Training | MIResult]:
         plan = self._cross_fit(x, y, loss, seed)
-
-        def finish(fits: list[Any]) -> Training | MIResult:
-            fitted: CrossFit = plan.finish(fits)
-            return training_of(fitted) if len(self.seeds) > 1 else fitted.result
-
-        return Plan(plan.fits, finish)
+        return Plan(plan.fits, functools.partial(self._finish, plan))
 
 
 def make_request(
@@ -160,7 +159,7 @@ def make_request(
     settings: dict[str, Any],
 ) -> Request:
     """Check how pairs are to be estimated; see `estimate_many` for the arguments."""
-    seed, n_seeds = as_integer("seed", seed), as_integer("n_seeds", n_seeds, least=1)
+    seed, n_seeds = as_seed(seed), as_integer("n_seeds", n_seeds, least=1)
     seeds = list(range(seed, seed + n_seeds))
     with ordinary_autograd(), torch.device("cpu"):
         losses = [DVLoss(loss=loss, alpha=alpha, clip=clip, marginals=marginals, seed=one) for one in seeds]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mine_fast.arrays import MINIMUM_ROWS, as_pair, cast
-from mine_fast.checks import as_integer, check_progress
+from mine_fast.checks import as_integer, as_seed, check_progress
 from mine_fast.critics import call_critic
 from mine_fast.cross_fitting import cross_fit
 from mine_fast.data import pair_source
@@ -19,7 +19,7 @@ from mine_fast.errors import DivergenceError
 from mine_fast.jobs import Progress
 from mine_fast.loss import DVLoss, check_marginals
 from mine_fast.many import estimate_seeds
-from mine_fast.modules import StartingState, in_mode
+from mine_fast.modules import in_mode
 from mine_fast.native import critic_obstacle, optimizer_obstacle, use_engine
 from mine_fast.processes import processes_of
 from mine_fast.repeats import duplicate_groups
@@ -98,10 +98,10 @@ class MINE(DVLoss):
             ValueError, TypeError: bad data; the message names the argument.
             DivergenceError: the bound is not finite.
         """
-        x, z = self._samples(x, z, ("x", "z"))
         if z_marg is not None:
             z_marg = self._samples(x, z_marg, ("x", "z_marg"))[1]
-        x, z = self._batch(x, z)
+        samples = self._samples(x, z, ("x", "z"))
+        x, z = self._batch(*(self._whole_numbers(given, rows) for given, rows in zip((x, z), samples, strict=True)))
         with in_mode(self, training=False):
             bound = -self._loss_and_ema(x, z, z_marg, None)[0]
         if not torch.isfinite(bound):
@@ -173,24 +173,31 @@ class MINE(DVLoss):
             raise ValueError(
                 "opt must hold parameters of T, got an optimiser of others, which would train nothing here"
             )
-        if self._start is None:
-            self._start = StartingState(self.T)
+        start = self._about_to_train()
         steps = iters * max(1, x.shape[0] // batch_size)
         parameters = sum(p.numel() for p in self.parameters())
         batch = min(batch_size, x.shape[0])
         threads = fitting_threads(parameters, (1 + self.partners(batch)) * batch)
         mode = contextlib.nullcontext() if self.training else in_mode(self, training=True)
         with ordinary_autograd(), threads, mode:
-            if native:
-                optimize_natively(self, x, y, steps, batch_size, opt)
-            else:
-                optimize_in_torch(self, x, y, steps, batch_size, opt)
+            try:
+                if native:
+                    optimize_natively(self, x, y, steps, batch_size, opt)
+                else:
+                    optimize_in_torch(self, x, y, steps, batch_size, opt)
+            finally:
+                start.leave(self.T)
         return self.mi(x, y)
 
     @property
     def _takes_nd(self) -> bool:
         """Whether rows may be images and the like: T is the caller's, and nothing is concatenated."""
         return self.method is None and not is_default(self.T)
+
+    def _whole_numbers(self, given: Any, samples: Tensor) -> Tensor:
+        """Integers as they came, such as tokens, for a T that is called with them; else the checked samples."""
+        is_whole = isinstance(given, Tensor) and not (given.is_floating_point() or given.is_complex())
+        return given.to(samples.device) if is_whole and self._takes_nd else samples
 
     def _samples(self, x: Any, y: Any, names: tuple[str, str]) -> tuple[Tensor, Tensor]:
         """Validated data in the dtype and on the device of T's parameters."""
@@ -247,7 +254,7 @@ class MINE(DVLoss):
         """
         check_progress(progress)
         self._refuse_processes("fit")
-        seed = as_integer("seed", self._given.get("seed", 0) if seed is None else seed)
+        seed = as_seed(self._given.get("seed", 0) if seed is None else seed)
         check_marginals(self.marginals, settings.get("shuffles"))
         if settings.get("shuffles") is None and "shuffles" in self._given:
             settings["shuffles"] = self.shuffles
@@ -275,9 +282,9 @@ class MINE(DVLoss):
         if is_default(critic):
             self.T = critic.train(self.training)
             return
-        if self._start is None:
-            self._start = StartingState(self.T)
+        start = self._about_to_train()
         self.T.load_state_dict(critic.state_dict())
+        start.leave(self.T)
 
     @torch.no_grad()
     def _materialize(self, x: Tensor, y: Tensor) -> None:

@@ -8,6 +8,7 @@ threads. What the caller gave (an iterable, a progress callback) is called from 
 from __future__ import annotations
 
 import math
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -61,9 +62,22 @@ class Task(Generic[R]):
 
 @dataclass(frozen=True)
 class Failure:
-    """What came of a task that raised."""
+    """What came of a task that raised: its error, without a traceback, whose frames would hold the data."""
 
     error: Exception
+
+    def __post_init__(self) -> None:
+        if self.error.__traceback__ is not None:
+            where = _Where("".join(traceback.format_exception(self.error)))
+            self.error.__traceback__ = self.error.__context__ = None
+            self.error.__cause__ = where
+
+
+class _Where(Exception):
+    """The traceback of an error as text, as its cause, where Python prints it."""
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.args[0]}"""'
 
 
 def run_tasks(
@@ -104,7 +118,7 @@ def run_tasks(
                 raise found
             found = Failure(found)
         results[number] = found
-        meter.settle(number, tell=keep_going)
+        meter.settle(number)
 
     with Workers(threads, max_memory, meter.note, settle) as workers:
         for number, task in enumerate(tasks):
@@ -164,12 +178,12 @@ class _Meter:
         self.fits[number][fit] = step
         self._tell(bound)
 
-    def settle(self, number: int, tell: bool) -> None:
+    def settle(self, number: int) -> None:
         """A task is done: all its steps count, those that an error or a constant saved too."""
         steps = self.steps.pop(number)
         saved = steps != sum(self.fits.pop(number).values())
         self.settled += steps
-        if saved and tell:
+        if saved:
             self._tell(math.nan)
 
     def _tell(self, bound: float) -> None:

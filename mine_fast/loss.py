@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from mine_fast import ops
 from mine_fast._version import __version__
 from mine_fast.all_pairs import all_pairs_loss
-from mine_fast.batches import as_rows, check_batch, check_marginal
+from mine_fast.batches import as_read, as_rows, check_batch, check_marginal
 from mine_fast.bounds import INFONCE_SHUFFLES, LOSSES, as_clip, fused_name, infonce_of_matrix, loss_of_scores
 from mine_fast.checks import as_integer, as_number
 from mine_fast.critics import all_scores, call_critic, paired_scores, score_matrix, scores_all_pairs
-from mine_fast.default_critics import MLPCritic, StackedCritic
+from mine_fast.default_critics import MLPCritic, StackedCritic, is_default
 from mine_fast.describing import describe
 from mine_fast.distributed import distributed_loss
 from mine_fast.modules import StartingState
@@ -43,6 +43,20 @@ def check_marginals(marginals: object, shuffles: object) -> None:
         raise ValueError(f"shuffles must be None with marginals='all', which takes every other row, got {shuffles!r}")
 
 
+def _outside_graphs(processes: Processes | None) -> Any:
+    """The loss of several processes, not a part of graphs: how one compiles its batches must not change what it calls.
+
+    This imports the compiler, which takes a second; `DistributedDataParallel` does so too.
+    """
+    return None if processes is None else torch.compiler.disable(distributed_loss)
+
+
+def _evaluation_key(shuffle_key: Tensor) -> Tensor:
+    """The key of a shuffle that training does not come to."""
+    seed, offset = shuffle_key.unbind()
+    return torch.stack([seed, offset + (1 << 62)])
+
+
 class DVLoss(nn.Module):
     """Minus the Donsker-Varadhan bound of a batch, or its variants; `MINE`, which says what the arguments are, is this
     with estimates on top.
@@ -60,7 +74,6 @@ class DVLoss(nn.Module):
     log_ema: Tensor
     shuffle_key: Tensor
     format_version: Tensor
-    _evaluation_shuffle: Tensor
     _given: dict[str, int]
     _start: StartingState | None
 
@@ -87,11 +100,11 @@ class DVLoss(nn.Module):
             raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {loss!r}")
         check_dv_arguments(alpha, fused_name(loss) or "mine")
         check_marginals(marginals, shuffles)
+        self.method = method
         self.T = T
         self.loss = loss
         self.alpha = alpha
         self.clip = as_clip(clip)
-        self.method = method
         self.marginals = marginals
         self.processes = processes_of(process_group)
         if marginals == "global" and self.processes is None:
@@ -99,9 +112,7 @@ class DVLoss(nn.Module):
                 "marginals='global' pairs the rows of several processes, for MINE as a loss: it needs a process_group, "
                 "got None"
             )
-        # Not a part of graphs: how a process compiles its batches must not change what it calls. (This imports the
-        # compiler, which takes a second; `DistributedDataParallel` does so too.)
-        self._distributed_loss = None if self.processes is None else torch.compiler.disable(distributed_loss)
+        self._distributed_loss = _outside_graphs(self.processes)
         # What was asked for counts in `fit` too, whose defaults are others.
         self._given = {name: value for name, value in (("shuffles", shuffles), ("seed", seed)) if value is not None}
         default_shuffles = INFONCE_SHUFFLES if loss == "infonce" else 1
@@ -112,7 +123,6 @@ class DVLoss(nn.Module):
         self.register_buffer("log_ema", torch.tensor(-math.inf, dtype=torch.float32))
         self.register_buffer("shuffle_key", ops.shuffle_key(seed))
         self.register_buffer("format_version", torch.tensor(STATE_FORMAT))
-        self.register_buffer("_evaluation_shuffle", torch.tensor([0, 1 << 62]), persistent=False)
 
     def extra_repr(self) -> str:
         """The settings, for `print(mine)`."""
@@ -151,7 +161,8 @@ class DVLoss(nn.Module):
 
         Raises:
             ValueError: unequal rows, one row, mixed devices, a critic that does not fit.
-            TypeError: not floating tensors, or mixed dtypes.
+            TypeError: no floating tensors, or two floating dtypes without autocast. Whole numbers (tokens, one-hot
+                codes) go to T as they are with method None, and as the other side's dtype with "concat".
         """
         x, z = self._batch(x, z)
         key = None
@@ -167,11 +178,12 @@ class DVLoss(nn.Module):
         """X and z as rows, checked."""
         if self.T is None:
             raise ValueError("T is None: the default critic is made by fit(x, y); pass a critic to use MINE as a loss")
-        x, z = as_rows(x, "x"), as_rows(z, "z")
+        concatenated = self.method == "concat"
+        x, z = as_read(as_rows(x, "x"), as_rows(z, "z"), concatenated)
         # Of a batch that is spread over processes, one may have no rows.
         if self.processes is None or x.shape[0] or z.shape[0]:
-            check_batch(x=x, z=z)
-        if self.method == "concat" and (x.ndim != 2 or z.ndim != 2):
+            check_batch(concatenated or is_default(self.T), x=x, z=z)
+        if concatenated and (x.ndim != 2 or z.ndim != 2):
             raise ValueError(
                 f"x and z must be [B, d] to be concatenated, got shapes {list(x.shape)} and {list(z.shape)}; "
                 "method=None calls T(x, z)"
@@ -186,11 +198,11 @@ class DVLoss(nn.Module):
         if z_marg is not None:
             if self.marginals == "all":
                 raise ValueError("z_marg must be None with marginals='all', which pairs x with every other row of z")
-            z_marg = as_rows(z_marg, "z_marg")
+            z_marg = as_read(z, as_rows(z_marg, "z_marg"), self.method == "concat")[1]
             if x.shape[0]:  # see _batch
                 check_marginal(z, z_marg)
         if key is None:
-            key = self.shuffle_key if z_marg is not None else self.shuffle_key + self._evaluation_shuffle
+            key = self.shuffle_key if z_marg is not None else _evaluation_key(self.shuffle_key)
         if self.processes is not None and self.processes.size > 1:
             return self._distributed_loss(self, self.processes, x, z, z_marg, key)
         if self.marginals == "all" and not self.in_one_product:
@@ -225,18 +237,33 @@ class DVLoss(nn.Module):
             fresh = copy.deepcopy(self)
         except (RuntimeError, TypeError) as error:
             raise TypeError(f"T must be copyable by copy.deepcopy for fit to train one per fold: {error}") from error
-        if self._start is not None:
+        if self._start is not None and self._start.counts_for(self.T):
             fresh.T.load_state_dict(self._start.state)
-            fresh._start = None
+        fresh._start = None
         fresh.zero_grad(set_to_none=True)
         fresh.log_ema.fill_(-math.inf)
         fresh.shuffle_key.copy_(ops.shuffle_key(seed, device=self.shuffle_key.device))
         return fresh
 
+    def _about_to_train(self) -> StartingState:
+        """What `fit` starts from after a training on rows that it may hold out."""
+        if self._start is None or not self._start.counts_for(self.T):
+            self._start = StartingState(self.T)
+        return self._start
+
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "T":  # another critic starts from itself
             object.__setattr__(self, "_start", None)
+            if value is not None and is_default(value):  # which reads two arguments, whatever a critic before it did
+                object.__setattr__(self, "method", None)
         super().__setattr__(name, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_distributed_loss"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._distributed_loss = _outside_graphs(self.processes)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """As that of any module; the state decides what the next training step does.
@@ -257,9 +284,31 @@ class DVLoss(nn.Module):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         self._check_state(state_dict, prefix)
         self._start = None  # what is loaded is where T starts from
+        if prefix + "log_ema" not in state_dict:
+            self._rename_mine_pytorchs(state_dict, prefix)
         if self.T is None and prefix + "T.inputs.x.knots" in state_dict:
             self.T = StackedCritic() if prefix + "T.weights" in state_dict else MLPCritic()
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _rename_mine_pytorchs(self, state_dict: dict[str, Any], prefix: str) -> None:
+        """Give the parameters of mine-pytorch's `Mine(T, method="concat")` the names that T has here.
+
+        There T is the second module of a stack, behind one that concatenates and has no parameters: T.1.weight for
+        T.weight, or where T is a `Sequential` itself, whose layers follow, T.1.weight for T.0.weight.
+        """
+        if self.method != "concat" or not isinstance(self.T, nn.Module):
+            return
+        first = prefix + "T."
+        wanted = {first + name for name in self.T.state_dict()}
+        renamed = {}
+        for key in state_dict:
+            place, _, rest = key.removeprefix(first).partition(".")
+            if key.startswith(first) and place.isdecimal() and place != "0":
+                stacked = type(self.T) is nn.Sequential
+                renamed[key] = f"{first}{int(place) - 1}.{rest}" if stacked else first + rest
+        if set(renamed.values()) == wanted and set(renamed) != wanted:
+            values = {new: state_dict.pop(old) for old, new in renamed.items()}
+            state_dict.update(values)
 
     def _check_state(self, state_dict: dict[str, Any], prefix: str) -> None:
         """Refuse a state that this version cannot read, before anything is changed, and number one without a number."""

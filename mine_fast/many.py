@@ -53,10 +53,10 @@ def estimate_seeds(
             found = work(iter([(request, x, y)]))
         else:
             found = shared_results(processes, request.tasks(x, y), work)
-    for one in found:
-        if isinstance(one, Failure):
-            raise one.error
-    return found[0] if isinstance(found[0], MIResult) else combine_trainings(found)
+    together = _together(found, 0)
+    if isinstance(together, FailedEstimate):
+        raise together.error
+    return together
 
 
 def estimate_many(

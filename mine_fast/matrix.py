@@ -34,6 +34,7 @@ class MIMatrix:
     Attributes:
         names: of the variables, [d].
         results: `[d][d]`, the `MIResult` or `FailedEstimate` of each pair, without its scores; None on the diagonal.
+        notes: what the reader of a file decided by itself, a sentence each.
 
     `m["age", "height"]` is the result of two variables.
 
@@ -48,6 +49,7 @@ class MIMatrix:
 
     names: tuple[str, ...]
     results: Sequence[Sequence[MIResult | FailedEstimate | None]] = field(repr=False)
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def mi(self) -> np.ndarray:

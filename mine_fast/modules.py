@@ -64,11 +64,34 @@ class FittedBuffers(nn.Module):
 
 
 class StartingState:
-    """The state of a critic before it was trained on the rows of a first fit, for a later fit to start from.
+    """The state of a critic before it was trained on rows that a later fit may hold out, for that fit to start from.
 
-    Rows that a fit holds out may be among those. A critic that has been replaced or loaded since starts from itself.
+    It counts while the critic is as that training left it: one that was loaded or trained otherwise since starts from
+    itself.
+
+    Attributes:
+        state: before the training.
+        left: after it.
     """
 
     def __init__(self, critic: nn.Module) -> None:
-        self.critic = critic
-        self.state = copied_state(critic)
+        self.state = self.left = copied_state(critic)
+
+    def leave(self, critic: nn.Module) -> None:
+        """Note how the training left the critic."""
+        self.left = copied_state(critic)
+
+    def counts_for(self, critic: nn.Module) -> bool:
+        """Whether a critic is as it was left, in whatever dtype and on whatever device it is now."""
+        state = critic.state_dict()
+        return state.keys() == self.left.keys() and all(
+            _same(value, self.left[name]) for name, value in state.items() if isinstance(value, Tensor)
+        )
+
+
+def _same(value: Tensor, left: Any) -> bool:
+    """Whether a tensor holds the values of another, NaN included, up to its own dtype."""
+    if not isinstance(left, Tensor) or left.shape != value.shape:
+        return False
+    left = left.to(value)
+    return bool(((value == left) | ((value != value) & (left != left))).all())

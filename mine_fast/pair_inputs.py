@@ -59,6 +59,10 @@ class PairInputs(nn.Module):
         self.x.fit(x)
         self.y.fit(y)
         x_read, y_read = self.x(x), self.y(y)
+        if self.x.undecided or self.y.undecided:
+            self.x.fit(x, y_read[:, : self.y.columns])
+            self.y.fit(y, x_read[:, : self.x.columns])
+            x_read, y_read = self.x(x), self.y(y)
         of_quantiles, of_few, of_scaled = self.gaussians
         unscaled = _quantiles_and_codes(self.x, x_read), _quantiles_and_codes(self.y, y_read)
         of_quantiles.fit(*unscaled)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -19,8 +21,8 @@ SAME_COLUMN = 1e-5
 #: A column with fewer rows beside its median says too little to be told a copy: rare events may coincide.
 ROWS_OFF_MEDIAN = 10
 
-#: Fewer different rows than this may repeat because there are no others.
-FEW_DISTINCT = 256
+#: What comes back so often on average may be a code, of a few values surely.
+ROWS_PER_CODE, SURELY_CODES = 5, 32
 
 
 def constant_columns(source: PairSource) -> tuple[Tensor, Tensor]:
@@ -97,13 +99,16 @@ def duplicate_groups(source: PairSource) -> Tensor | None:
     A critic that trained on a copy of a held-out row knows the pair, so copies belong into one fold. Discrete data
     repeats its rows naturally, and keeping those together would hide values from the training.
 
+    Of x and y the one with more different rows tells copies: where its rows come back, their partners do too, whatever
+    the other one is (a label, say). They may still do so by nature, see `_comes_back`.
+
     Args:
         source: pairs in memory; others are not looked at.
 
     Returns:
         int64 [N] on the CPU, the same number for rows with equal x and y, numbered from 0; so N minus the groups is the
-        number of needless copies. None for discrete data (a single column of integers, few different rows, or an x or
-        y that repeats where the pair does not) and where less than one row in 200 is a needless copy.
+        number of needless copies. None where rows come back by nature, or without their partner, and where less than
+        one row in 200 is a needless copy.
 
     >>> x = torch.rand(1000, 1, dtype=torch.float64).repeat(2, 1)
     >>> groups = duplicate_groups(ArraySource(x, x ** 2))
@@ -111,33 +116,57 @@ def duplicate_groups(source: PairSource) -> Tensor | None:
     (True, 999)
     >>> duplicate_groups(ArraySource(x, torch.rand(2000, 1, dtype=torch.float64)))   # x repeats, the pairs do not
     """
-    if not isinstance(source, ArraySource) or _is_count(source.x) or _is_count(source.y):
+    if not isinstance(source, ArraySource):
         return None
     x, y = _row_hashes(source.x), _row_hashes(source.y)
     pair = mix64(mix64(x) + y)
     rows = len(source)
     copies = _occurrences(pair)
+    x_distinct, y_distinct = torch.unique(x).numel(), torch.unique(y).numel()
+    if x_distinct >= y_distinct:
+        side, samples, distinct = x, source.x, x_distinct
+    else:
+        side, samples, distinct = y, source.y, y_distinct
     # A value that comes back without its partner, or very often, is one of a few among quantities, and no copy.
-    atom = (_occurrences(x) > copies) | (_occurrences(y) > copies) | (copies > max(20, rows // 100))
+    atom = (_occurrences(side) > copies) | (copies > max(20, rows // 100))
     _, groups = torch.unique(torch.where(atom, torch.arange(rows, device=pair.device), pair), return_inverse=True)
     pairs = int(groups.max()) + 1
     if 200 * (rows - pairs) < rows:
         return None
-    # Where all repeats are copies of pairs, x and y have about as many different rows as there are different pairs.
-    distinct = min(torch.unique(x).numel(), torch.unique(y).numel())
-    if distinct < FEW_DISTINCT or 10 * distinct < 9 * pairs:
-        return None
-    return groups.cpu()
+    # Where all repeats are copies of pairs, there are about as many different rows as there are different pairs.
+    return None if 10 * distinct < 9 * pairs or _comes_back(samples, side) else groups.cpu()
+
+
+def _comes_back(samples: Tensor, values: Tensor) -> bool:
+    """Whether rows repeat because there are few different ones: codes, or columns of few values each.
+
+    What comes back `ROWS_PER_CODE` times on average is a code, if it is one of `SURELY_CODES` values, of whole numbers,
+    or if some come more often than others: copies come as often, or a few times.
+
+    Args:
+        samples: [N, ...].
+        values: int64 [N], equal for equal rows.
+    """
+    _, counts = torch.unique(values, return_counts=True)
+    rows, distinct = values.numel(), counts.numel()
+    if rows >= ROWS_PER_CODE * distinct:
+        irregular = int(counts.min()) < int(counts.max())
+        if distinct <= SURELY_CODES or irregular or bool((samples == samples.round()).all()):
+            return True
+    # As many pairs of equal rows as columns of few values each bring that know nothing of each other?
+    log_chance = 0.0
+    for column in samples.flatten(1).T:
+        _, of_value = torch.unique(column, return_counts=True)
+        if 2 * of_value.numel() > distinct:
+            return False
+        log_chance += math.log(float((of_value.double() / rows).square().sum()))
+    return math.exp(log_chance) > 0.5 * float((counts.double() / rows).square().sum() - 1 / rows)
 
 
 def _occurrences(values: Tensor) -> Tensor:
     """How often the value of each row occurs, [N]."""
     _, place, counts = torch.unique(values, return_inverse=True, return_counts=True)
     return counts[place]
-
-
-def _is_count(samples: Tensor) -> bool:
-    return samples[0].numel() == 1 and bool((samples == samples.round()).all())
 
 
 def _row_hashes(samples: Tensor) -> Tensor:

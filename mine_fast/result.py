@@ -121,8 +121,8 @@ class MIResult:
         flags: what a careful reader should know, in words, each with a `code`; empty when nothing stood out. Those of
             level "warning" say what may have spoilt the estimate or its error bar: "few_rows", "not_certifiable",
             "few_effective_marginals", "below_zero", "diverged", "still_rising", "overfitted", "deterministic",
-            "constant_column", "duplicate_columns", "duplicate_rows", "many_levels", "heavy_tails" (where the critic
-            reads raw values).
+            "constant_column", "duplicate_columns", "duplicate_rows", "many_levels", "rare_codes" (of `conditional`),
+            "heavy_tails" (where the critic reads raw values).
             Those of level "note" say what the data are like and that it was dealt with: "discrete", "heavy_tails"
             (where the critic reads ranks). docs/flags.md tells what each means and what to do.
         history: training curves.

@@ -78,9 +78,9 @@ def combine_trainings(trainings: Sequence[Training]) -> MIResult:
 
 
 def _flags(results: Sequence[MIResult]) -> tuple[Flag, ...]:
-    """Those of all trainings, each code once, as the first that raises it says it."""
-    first: dict[str, Flag] = {}
+    """Those of all trainings: those of a code as the first training that raises it has them."""
+    kept: list[Flag] = []
     for result in results:
-        for flag in result.flags:
-            first.setdefault(flag.code, flag)
-    return tuple(first.values())
+        known = {flag.code for flag in kept}
+        kept += [flag for flag in result.flags if flag.code not in known]
+    return tuple(kept)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mine_fast import ops
 from mine_fast.data import PairSource
 from mine_fast.errors import DivergenceError
-from mine_fast.modules import kept_state
+from mine_fast.modules import in_mode, kept_state
 from mine_fast.native import EngineCritic, engine_rows, engine_shuffles
 from mine_fast.reference import PASS_STREAM, bijection
 from mine_fast.threads import allowed_threads
@@ -131,12 +131,11 @@ class TorchSteps:
     def averaged(self) -> Iterator[Keep]:
         """See `Steps`."""
         self._swap()
-        self.mine.eval()
         try:
-            yield functools.partial(kept_state, self.mine)
+            with in_mode(self.mine, training=False):
+                yield functools.partial(kept_state, self.mine)
         finally:
             self._swap()
-            self.mine.train()
 
     @torch.no_grad()
     def _swap(self) -> None:
@@ -242,7 +241,7 @@ def optimize_natively(
             betas=tuple(group["betas"]),
             eps=group["eps"],
             weight_decay=group["weight_decay"],
-            decoupled=isinstance(opt, torch.optim.AdamW),
+            decoupled=group["decoupled_weight_decay"],
             threads=allowed_threads(),
         )
     except critic.divergence as error:

@@ -19,14 +19,16 @@ __all__ = ["Table", "archive_names", "read_table"]
 _TEXT_SUFFIXES = (".csv", ".tsv", ".txt")
 
 
-def read_table(path: str | Path, x_columns: str, y_columns: str, given_columns: str | None = None) -> Table:
-    """Read two sets of columns from a file, or three.
+def read_table(
+    path: str | Path, x_columns: str, y_columns: str | None = None, given_columns: str | None = None
+) -> Table:
+    """Read sets of columns from a file.
 
     Args:
         path: .csv (also .tsv, .txt; separated by commas, semicolons or tabs; UTF-8), .npy (a 2-D array) or .npz.
         x_columns: which columns are x; see `column_numbers`. In an .npz file the name of an array, `NAME`, or
             columns of it, `NAME:COLUMNS`.
-        y_columns: which are y.
+        y_columns: which are y; None: there are none, y is [N, 0].
         given_columns: which are known already; None: there are no such.
 
     Returns:
@@ -64,7 +66,7 @@ def archive_names(path: Path) -> list[str]:
         return []
 
 
-def _read_numpy(path: Path, x_columns: str, y_columns: str, given_columns: str | None, archive: bool) -> Table:
+def _read_numpy(path: Path, x_columns: str, y_columns: str | None, given_columns: str | None, archive: bool) -> Table:
     with path.open("rb") as file:
         magic = file.read(6)
     if not magic.startswith(b"PK" if archive else b"\x93NUMPY"):
@@ -77,17 +79,18 @@ def _read_numpy(path: Path, x_columns: str, y_columns: str, given_columns: str |
     except Exception as error:  # of numpy, zipfile and zlib: damaged bytes make them raise almost anything
         raise ValueError(f"{path}: {_numpy_trouble(error)}") from error
     notes: list[str] = []
-    sides: list[tuple[np.ndarray, tuple[str, ...]]] = []
+    sides: dict[str, tuple[np.ndarray, tuple[str, ...]]] = {}
     with content if archive else contextlib.nullcontext():
         for side, spec in (("x", x_columns), ("y", y_columns), ("given", given_columns)):
             if spec is None:
                 continue
             where = f"{side}: {path}"
             name, values, columns = _archive_array(content, spec, where) if archive else ("", content, spec)
-            sides.append(_columns_of(values, name, columns, where, notes))
-    (x, x_names), (y, y_names), *known = sides
+            sides[side] = _columns_of(values, name, columns, where, notes)
+    x, x_names = sides["x"]
+    y, y_names = sides.get("y", (x[:, :0], ()))
     notes += in_both(x_names, y_names, x_names)
-    return Table(x, y, x_names, y_names, tuple(dict.fromkeys(notes)), *(known[0] if known else ()))
+    return Table(x, y, x_names, y_names, tuple(dict.fromkeys(notes)), *sides.get("given", ()))
 
 
 def _archive_array(content: Any, spec: str, where: str) -> tuple[str, np.ndarray, str]:

@@ -188,6 +188,8 @@ def train_critic(
     """
     if not any(p.requires_grad for p in mine.parameters()):
         raise ValueError("T has no trainable parameters")
+    if not (mine.training and getattr(mine.T, "training", True)):
+        mine.train()  # parts in evaluation mode of a critic in training mode are frozen, and stay so
     obstacle = critic_obstacle(mine)
     if obstacle is None and not isinstance(source, ArraySource):
         obstacle = "the rows are fetched from a dataset, not held in memory"
@@ -200,7 +202,6 @@ def train_critic(
         with steps.averaged() as keep:
             chosen.read(step, train, keep)
 
-    mine.train()
     validate(0, math.nan)
     for start in range(0, settings.steps, settings.evaluate_every):
         count = min(settings.evaluate_every, settings.steps - start)

@@ -4,22 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from mine_fast.arrays import alike, as_samples
 from mine_fast.columns import listed
+from mine_fast.conversion import as_array
 from mine_fast.describing import describe, is_pandas
 
-__all__ = ["table_variables"]
+__all__ = ["Variables", "table_variables"]
+
+
+class Variables(NamedTuple):
+    """What a table holds.
+
+    Attributes:
+        samples: [N, d] by name, of one dtype, on one device.
+        notes: what the reader of a file decided by itself, a sentence each.
+    """
+
+    samples: dict[str, Tensor]
+    notes: tuple[str, ...]
 
 
 def table_variables(
     table: Any, groups: Mapping[str, Any] | None = None, columns: str | Sequence[Any] | None = None
-) -> dict[str, Tensor]:
+) -> Variables:
     """Read the variables of a table.
 
     Args:
@@ -30,20 +42,19 @@ def table_variables(
         columns: the columns to be used, as `mine-fast estimate` takes them for a file, else names or numbers; None:
             all. Not together with groups.
 
-    Returns:
-        Samples [N, d] by name, of one dtype, on one device.
-
     Raises:
         TypeError, ValueError: no table, columns that are not there, fewer than two variables, bad data; the message
             names the column.
 
-    >>> {name: tuple(x.shape) for name, x in table_variables({"a": [1, 2, 3], "b": ["u", "v", "u"]}).items()}
+    >>> samples, notes = table_variables({"a": [1, 2, 3], "b": ["u", "v", "u"]})
+    >>> {name: tuple(x.shape) for name, x in samples.items()}
     {'a': (3, 1), 'b': (3, 1)}
     """
     if groups is not None and columns is not None:
         raise ValueError("groups and columns cannot both be given: name the columns of every group")
+    notes: tuple[str, ...] = ()
     if isinstance(table, str | Path):
-        found = _of_file(Path(table), columns if groups is None else None)
+        found, notes = _of_file(Path(table), columns if groups is None else None)
         columns = None
     else:
         found = _columns(table)
@@ -63,7 +74,7 @@ def table_variables(
     first_samples = next(iter(samples.values()))
     for values in samples.values():
         first_samples, _ = alike(first_samples, values, ("table", "table"))
-    return {name: values.to(first_samples.dtype) for name, values in samples.items()}
+    return Variables({name: values.to(first_samples.dtype) for name, values in samples.items()}, notes)
 
 
 def _columns(table: Any) -> dict[str, Any]:
@@ -72,7 +83,7 @@ def _columns(table: Any) -> dict[str, Any]:
         return _named(names, [table.iloc[:, number] for number in range(len(names))])
     if isinstance(table, Mapping):
         return _named([str(name) for name in table], list(table.values()))
-    whole = table if isinstance(table, Tensor) else np.asarray(table)
+    whole = table if isinstance(table, Tensor) else as_array(table, "table")
     if whole.ndim != 2:
         raise ValueError(
             f"table must be [N, d], a DataFrame, a dict of columns or the path of a file, got {describe(table)}"
@@ -87,15 +98,17 @@ def _named(names: list[str], values: list[Any]) -> dict[str, Any]:
     return dict(zip(names, values, strict=True))
 
 
-def _of_file(path: Path, columns: str | Sequence[Any] | None) -> dict[str, Any]:
+def _of_file(path: Path, columns: str | Sequence[Any] | None) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The columns of a file by name, and the reader's notes."""
     from mine_fast.tables import archive_names, read_table
 
     if columns is None:
         chosen = archive_names(path) or [":"]
     else:
         chosen = [columns if isinstance(columns, str) else ",".join(map(str, columns))]
-    read = [read_table(path, one, one) for one in chosen]
-    return _named([name for part in read for name in part.x_names], [column for part in read for column in part.x.T])
+    read = [read_table(path, one) for one in chosen]
+    found = _named([name for part in read for name in part.x_names], [column for part in read for column in part.x.T])
+    return found, tuple(dict.fromkeys(note for part in read for note in part.notes))
 
 
 def _key(column: Any, found: Mapping[str, Any], where: str) -> str:

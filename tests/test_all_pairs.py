@@ -156,6 +156,59 @@ def test_dropout_is_repeated_when_a_tile_is_made_again():
     assert_gradients_close(found, [g.double() for g in torch.autograd.grad(wanted, list(T.parameters()))], 1e-5)
 
 
+class RunningScale(nn.Module):
+    """Divides by an average that its calls in training mode move, as a normalised critic may."""
+
+    def __init__(self, replaces):
+        super().__init__()
+        self.replaces = replaces
+        self.register_buffer("scale", torch.ones(()))
+
+    def forward(self, h):
+        if self.training:
+            new = 0.5 * self.scale + 0.5 * h.detach().std()
+            if self.replaces:
+                self.scale = new
+            else:
+                self.scale.copy_(new)
+        return h / self.scale.clone()
+
+
+def normalised(kind):
+    if kind == "spectral norm":
+        torch.manual_seed(0)
+        middle = nn.utils.parametrizations.spectral_norm(nn.Linear(16, 16))
+        return nn.Sequential(stack()[0], nn.ReLU(), middle, nn.ReLU(), nn.Linear(16, 1))
+    return stack(middle=RunningScale(replaces=kind == "replaced"))
+
+
+@pytest.mark.parametrize("kind", ["spectral norm", "replaced", "in place"])
+def test_a_tile_made_again_finds_the_buffers_of_its_first_time(kind, monkeypatch):
+    """The gradient is that of the calls as they were made, and the buffers end where these left them."""
+    monkeypatch.setattr(all_pairs, "TILE_PAIRS", 61 * 7)
+    x, z = rows_of()
+    found, losses, ends = [], [], []
+    for kept in (True, False):
+        if not kept:
+            monkeypatch.setattr(all_pairs, "checkpoint", lambda tile, *rest, use_reentrant: tile(*rest))
+        mine = mine_fast.MINE(normalised(kind), "mine_biased", method="concat", marginals="all", seed=0)
+        loss = mine(x, z)
+        found.append(torch.autograd.grad(loss, list(mine.T.parameters())))
+        losses.append(loss.item())
+        ends.append({name: buffer.clone() for name, buffer in mine.named_buffers()})
+    assert losses[0] == losses[1]
+    assert_gradients_close(found[0], [g.double() for g in found[1]], 1e-5)
+    for name, buffer in ends[0].items():
+        assert torch.equal(buffer, ends[1][name]), name
+
+
+def test_a_scripted_critic_with_buffers_is_refused_in_training():
+    scripted = torch.jit.script(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)))
+    mine = mine_fast.MINE(scripted, method="concat", marginals="all")
+    with pytest.raises(ValueError, match="T is a scripted module with buffers"):
+        mine(*rows_of())
+
+
 def test_batch_normalisation_is_refused_in_training_and_fine_in_evaluation():
     mine = mine_fast.MINE(stack(middle=nn.BatchNorm1d(16)), method="concat", marginals="all")
     with pytest.raises(ValueError, match="T has BatchNorm1d, which normalises over the rows of a call"):

@@ -206,6 +206,42 @@ def test_a_state_from_before_formats_were_numbered_loads():
     assert all(torch.equal(value, mine.state_dict()[name]) for name, value in saved.state_dict().items())
 
 
+class MinePytorchs(nn.Module):
+    """As `Mine` of mine-pytorch keeps its critic: behind a module that concatenates, in one stack."""
+
+    def __init__(self, T):
+        super().__init__()
+        layers = T if isinstance(T, nn.Sequential) else [T]
+        self.T = nn.Sequential(nn.Identity(), *layers)
+
+
+class Named(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(2, 8), nn.Linear(8, 1)
+
+    def forward(self, xz):
+        return self.last(torch.relu(self.first(xz)))
+
+
+@pytest.mark.parametrize("make", [critic, Named, lambda: nn.Linear(2, 1)], ids=["stack", "module", "layer"])
+def test_states_of_mine_pytorch_load(make):
+    theirs = MinePytorchs(make())
+    mine = mine_fast.MINE(make(), method="concat", seed=0)
+    outer = nn.ModuleDict({"mine": mine})
+    for load in (
+        lambda: mine.load_state_dict(theirs.state_dict(), strict=False),
+        lambda: outer.load_state_dict({f"mine.{k}": v for k, v in theirs.state_dict().items()}, strict=False),
+    ):
+        for parameter in mine.parameters():
+            nn.init.zeros_(parameter)
+        found = load()
+        assert found.unexpected_keys == []
+        assert not any(".T." in key or key.startswith("T.") for key in found.missing_keys)
+        for ours, wanted in zip(mine.T.parameters(), theirs.T.parameters(), strict=True):
+            assert torch.equal(ours, wanted)
+
+
 def test_states_of_something_else_are_told_apart():
     mine = module(seed=0)
     theirs = {f"T.{name}": value for name, value in critic(seed=1).state_dict().items()}

@@ -177,6 +177,41 @@ def test_a_constant_x_or_y_is_independent(which):
     assert (r.mi, r.stderr, r.p_value, r.quantity) == (0, 0, 1, "I(X;Y|Z)")
 
 
+@pytest.mark.parametrize(
+    ("rows", "settings", "error", "message"),
+    [
+        (100, {"stepz": 3}, TypeError, "stepz is no setting"),
+        (100, {"steps": -4}, ValueError, "steps must be at least 1"),
+        (5, {}, ValueError, "at least 20 rows"),
+        (24, {"folds": 7}, ValueError, "at least 4 rows in each"),
+    ],
+)
+def test_a_constant_hides_no_mistake(rows, settings, error, message):
+    x, _, z = samples("direct", rows, 0)
+    with pytest.raises(error, match=message):
+        mine_fast.conditional(x, np.zeros(rows), z, **settings)
+
+
+@pytest.mark.parametrize(("rows_per_code", "flagged"), [(8, True), (25, False)])
+def test_codes_of_few_rows_in_z(rows_per_code, flagged):
+    """x and y depend on 40 codes and on nothing else: read as a quantity, z left 0.3 to 0.4 nats between them."""
+    rng = np.random.default_rng(200)
+    code = np.repeat(np.arange(40), rows_per_code)
+    effect = rng.standard_normal(40)
+    x, y = (effect[code] + 0.3 * rng.standard_normal(len(code)) for _ in "xy")
+    r = mine_fast.conditional(x, y, np.array([f"s{one:02d}" for one in code]))
+    assert r.mi < 0.1
+    assert r.p_value > 0.01
+    assert ("rare_codes" in [flag.code for flag in r.flags]) is flagged
+
+
+def test_progress_reaches_its_end_with_a_constant_z():
+    x, y, _ = samples("direct", 100, 0)
+    seen = []
+    mine_fast.conditional(x, y, np.zeros(100), steps=5, folds=2, progress=lambda *step: seen.append(step[:2]))
+    assert seen[-1] == (40, 40)
+
+
 def test_copies_stay_in_one_fold_for_both_parts():
     x, y, z = (np.concatenate([v, v]) for v in samples("direct", 600, 0))
     r = mine_fast.conditional(x, y, z, steps=40)

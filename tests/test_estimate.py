@@ -194,7 +194,7 @@ def test_what_the_rows_cannot_certify():
 
 def test_copies_stay_on_one_side_of_the_split(monkeypatch):
     """Of independent rows in four copies, a critic that memorises scores copies high unless they are kept together."""
-    from mine_fast import estimator, repeats
+    from mine_fast import estimator
 
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(2, 100, 10, generator=generator).repeat(1, 4, 1)
@@ -205,7 +205,6 @@ def test_copies_stay_on_one_side_of_the_split(monkeypatch):
     def fit():
         return mine_fast.MINE(critic, method="concat", seed=0).fit(x, y, **settings)
 
-    monkeypatch.setattr(repeats, "FEW_DISTINCT", 50)  # the 100 different rows are no discrete variable
     kept = fit()
     monkeypatch.setattr(estimator, "duplicate_groups", lambda source: None)
     leaky = fit()
@@ -370,6 +369,26 @@ def test_training_before_a_fit_does_not_leak_into_it(default):
     assert first.mi < 0.05
     mine.fit(x, y, seed=2, **QUICK)
     assert mine.fit(x, y, seed=1, **QUICK).mi == first.mi
+
+
+def test_a_result_keeps_some_scores_and_the_memory_of_no_others():
+    x, y, _ = gaussian(3001, 0.5, 0)
+    r = mine_fast.estimate(x, y, **QUICK)
+    assert 5000 < r.marginal_scores.size <= 10_000
+    assert r.joint_scores.size == 3001
+    for scores in (r.joint_scores, r.marginal_scores):
+        whole = scores
+        while isinstance(whole.base, np.ndarray):
+            whole = whole.base
+        assert whole.nbytes == scores.nbytes
+        assert whole.base is None
+
+
+def test_seeds_beyond_64_bits_are_refused():
+    mine = mine_fast.MINE(nn.Sequential(nn.Linear(2, 1)), method="concat")
+    for call in (mine_fast.estimate, mine.fit):
+        with pytest.raises(ValueError, match=r"seed must fit in 64 bits, in \[-2\^63, 2\^64\), got 368934881474191032"):
+            call(GOOD, GOOD, seed=2**65)
 
 
 def test_a_fitted_default_critic_fits_other_data_and_scores_with_all_digits():

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import gc
 import math
 import pickle
 import statistics
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -292,6 +294,37 @@ def test_one_training_says_nothing_of_others():
     assert r.trainings == ()
     assert "they differ by" not in str(r)
     assert "training_mi" not in r.to_dict()
+
+
+def test_the_flags_of_trainings_are_those_of_one_where_they_agree():
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 3, (2, 120))  # both sides are codes: two flags of one kind
+    flags = [mine_fast.estimate(x, y, n_seeds=n, **QUICK).flags for n in (1, 2)]
+    assert [flag.code for flag in flags[0]].count("discrete") == 2
+    assert flags[1][: len(flags[0])] == flags[0]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_failure_does_not_hold_the_data(threads, restore_threads):
+    torch.set_num_threads(threads)
+
+    class Rows(np.ndarray):
+        pass
+
+    alive = []
+
+    def given():
+        for bad in (math.nan, math.inf):
+            x = np.arange(60.0).view(Rows)
+            x[3] = bad
+            alive.append(weakref.ref(x))
+            yield x, np.arange(60.0)
+
+    found = mine_fast.estimate_many(given(), **QUICK)
+    assert [str(one.error)[:16] for one in found] == ["x must be finite"] * 2
+    assert "in check_finite" in str(found[0].error.__cause__)  # which still says where
+    gc.collect()
+    assert [one() is None for one in alive] == [True, True]
 
 
 def test_trainings_on_a_constant():

@@ -376,8 +376,9 @@ BAD_BATCHES = [
     ((X[:1], Z[:1]), ValueError, "at least 2 rows"),
     ((X[:0], Z[:0]), ValueError, "must have rows"),
     ((X[:, :0], Z), ValueError, "x must have rows and columns"),
-    ((X.long(), Z), TypeError, "x must be a floating-point tensor, got a torch"),
+    ((X.long(), Z.long()), TypeError, "x must be a floating-point tensor, got a torch"),
     ((X.to(torch.complex64), Z), TypeError, "x must be a floating-point tensor"),
+    ((X, Z.to(torch.complex64)), TypeError, "z must be a floating-point tensor"),
     ((X, Z.double()), TypeError, "z must have the dtype of x"),
     ((X, Z.to("meta")), ValueError, "z must be on the device of x"),
     ((X.double(), Z.double()), TypeError, "T does not fit the data"),
@@ -437,3 +438,74 @@ def test_bad_optimize(arguments, error, message):
     mine = mine_fast.MINE(copy.deepcopy(T), method="concat")
     with pytest.raises(error, match=message):
         mine.optimize(**{"X": X, "Y": Z, **arguments})
+
+
+class Tokens(nn.Module):
+    """Scores x against one of ten words."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.words = nn.Embedding(10, 2)
+
+    def forward(self, x, z):
+        return (x * self.words(z[:, 0])).sum(1)
+
+
+@pytest.mark.parametrize("marginals", ["shuffle", "all"])
+def test_tokens_go_to_a_critic_of_two_arguments_as_they_are(marginals):
+    mine = mine_fast.MINE(Tokens(), seed=0, marginals=marginals)
+    x, z = torch.randn(40, 2), torch.arange(40) % 10
+    mine(x, z).backward()
+    assert mine.T.words.weight.grad.abs().sum() > 0
+    assert mine.mi(x, z) == -mine.eval()(x, z)
+    with pytest.raises(TypeError, match=r"T does not fit the data.*scalar types"):
+        mine.fit(x, z)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.uint8])
+def test_whole_numbers_are_concatenated_as_the_other_sides_dtype(dtype):
+    x, codes = torch.randn(40, 2, dtype=torch.float64), nn.functional.one_hot(torch.arange(40) % 3)
+    for given, wanted in (((x, codes.to(dtype)), (x, codes.double())), ((codes.to(dtype), x), (codes.double(), x))):
+        mine = mine_fast.MINE(stack(3, 2).double(), method="concat", seed=0).eval()
+        assert mine(*given) == mine(*wanted)
+        assert mine(*given, given[1].flip(0)) == mine(*wanted, wanted[1].flip(0))
+    with pytest.raises(TypeError, match="x must be a floating-point tensor"):
+        mine(codes, codes)
+
+
+def test_autocast_takes_raw_rows_beside_encoded_ones():
+    encoder = nn.Linear(2, 1)
+    x = torch.randn(40, 2)
+    for T, method in ((stack(), "concat"), (TwoArgumentCritic(stack()), None)):
+        mine = mine_fast.MINE(T, method=method, seed=0).eval()
+        with torch.autocast("cpu", torch.bfloat16):
+            z = encoder(x)
+            assert z.dtype == torch.bfloat16
+            loss = mine(x, z)
+            assert torch.isfinite(mine(x, z, z.flip(0)))
+        assert loss.dtype == torch.float32
+        loss.backward()
+        assert encoder.weight.grad.abs().sum() > 0
+        encoder.zero_grad()
+    with pytest.raises(TypeError, match=r"z must have the dtype of x, torch\.float32, got torch\.bfloat16"):
+        mine(x, z)
+
+
+@pytest.mark.parametrize("method", [None, "concat"])
+def test_vmap_over_critics_has_the_gradient_of_each(method):
+    """Eager: a tensor of vmap does not say that it needs a gradient."""
+    mines = [mine_fast.MINE(TwoArgumentCritic(stack()) if method is None else stack(), method=method) for _ in range(3)]
+    for k, mine in enumerate(mines):
+        nn.init.normal_(next(mine.T.parameters()), std=0.1 * (1 + k))
+        mine.shuffle_key.zero_()
+        mine.eval()
+    x, z = batch()
+    parameters, buffers = torch.func.stack_module_state(mines)
+    losses = torch.vmap(lambda p, b: torch.func.functional_call(mines[0], (p, b), (x, z)))(parameters, buffers)
+    found = torch.autograd.grad(losses.sum(), list(parameters.values()))
+    for k, mine in enumerate(mines):
+        loss = mine(x, z)
+        torch.testing.assert_close(losses[k], loss)
+        for got, wanted in zip(found, torch.autograd.grad(loss, list(mine.T.parameters())), strict=True):
+            torch.testing.assert_close(got[k], wanted, rtol=1e-4, atol=1e-6)

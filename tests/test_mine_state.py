@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import pickle
 import threading
 
 import pytest
@@ -101,6 +102,32 @@ def test_a_second_optimize_visits_the_rows_in_another_order(engine):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
+class Frozen(nn.Module):
+    """A stack whose normalisation, or another part, the caller has frozen."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.normalise, self.drop = nn.BatchNorm1d(2), nn.Dropout(0.5)
+        self.rest = nn.Sequential(nn.Linear(2, 16), nn.ReLU(), nn.Linear(16, 1))
+
+    def forward(self, x, z):
+        return self.rest(self.drop(self.normalise(torch.cat([x, z], 1))))
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_fit_leaves_parts_in_evaluation_mode_so_where_the_critic_is_not(frozen):
+    mine = mine_fast.MINE(Frozen(), seed=0)
+    if frozen:
+        mine.T.normalise.eval()
+    else:
+        mine.T.eval()  # a critic that was loaded to be used, say
+    fitted(mine)
+    assert (int(mine.T.normalise.num_batches_tracked) == 0) is frozen
+    assert mine.T.normalise.training is False
+    assert mine.T.drop.training is frozen
+
+
 # Where a fit starts ---------------------------------------------------------------------------------------------------
 
 
@@ -121,6 +148,31 @@ def test_loaded_weights_are_where_a_fit_starts():
     first = fitted(mine)
     mine.load_state_dict(copy.deepcopy(mine.state_dict()))
     assert fitted(mine) != first
+
+
+@pytest.mark.parametrize("before", ["fit", "optimize"])
+def test_weights_loaded_into_the_critic_are_where_a_fit_starts(before):
+    mine = mine_fast.MINE(stack(), method="concat", seed=0)
+    other = stack()
+    nn.init.normal_(other[0].weight)
+    fitted(mine) if before == "fit" else mine.optimize(*pairs(), iters=5)
+    mine.T.load_state_dict(other.state_dict())
+    assert fitted(mine) == fitted(mine_fast.MINE(other, method="concat", seed=0))
+
+
+def test_a_loop_of_the_callers_own_is_where_a_fit_starts_and_optimize_after_it_is_not():
+    mine = mine_fast.MINE(stack(), method="concat", seed=0)
+    mine.optimize(*pairs(), iters=5)
+    opt = torch.optim.SGD(mine.parameters(), lr=0.1)
+    for _ in range(20):
+        opt.zero_grad()
+        mine(*pairs()).backward()
+        opt.step()
+    trained = copy.deepcopy(mine.T)
+    mine.optimize(*pairs(), iters=5)
+    assert fitted(mine) == fitted(mine_fast.MINE(copy.deepcopy(trained), method="concat", seed=0))
+    wide = fitted(mine_fast.MINE(trained.double(), method="concat", seed=0))
+    assert fitted(mine.double()) == pytest.approx(wide, rel=1e-6)
 
 
 def test_another_critic_starts_from_itself():
@@ -309,6 +361,40 @@ def test_an_optimiser_with_a_closure_is_refused():
     critic = stack()
     with pytest.raises(TypeError, match="LBFGS"):
         mine_fast.MINE(critic, method="concat").optimize(*pairs(), opt=torch.optim.LBFGS(critic.parameters()))
+
+
+def test_the_default_critic_takes_two_arguments_whatever_was_asked_for():
+    x, z = pairs(100)
+    for use in (lambda mine: mine.fit(x, z, **QUICK), lambda mine: mine.optimize(x, z, iters=2)):
+        mine = mine_fast.MINE(method="concat", seed=0)
+        use(mine)
+        assert torch.isfinite(mine.mi(x, z))
+
+
+@pytest.mark.parametrize("group", [None, "world"])
+def test_a_module_is_pickled_whole(group):
+    mine = mine_fast.MINE(stack(), method="concat", seed=0, process_group=group)
+    x, z = pairs(20)
+    again = pickle.loads(pickle.dumps(mine))
+    assert again(x, z) == mine(x, z)
+    assert again.mi(x, z) == mine.mi(x, z)
+
+
+def test_a_module_made_without_memory_is_what_its_state_says():
+    mine = mine_fast.MINE(stack(), method="concat", seed=0)
+    with torch.device("meta"):
+        empty = mine_fast.MINE(stack(), method="concat", seed=1)
+    for assign in (False, True):
+        loaded = copy.deepcopy(empty) if assign else copy.deepcopy(empty).to_empty(device="cpu")
+        loaded.load_state_dict(mine.state_dict(), assign=assign)
+        assert loaded.mi(*pairs(20)) == mine.mi(*pairs(20))
+
+
+def test_marginal_samples_of_another_dtype_than_the_critics():
+    mine = mine_fast.MINE(stack(), method="concat", seed=0)
+    x, z = pairs(20)
+    found = mine.mi(x.double(), z.double(), z.flip(0).double())
+    assert found == mine.mi(x, z, z.flip(0)) == mine.mi(x.numpy(), z.numpy(), z.flip(0).numpy())
 
 
 @pytest.mark.parametrize(

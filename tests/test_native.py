@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import math
 import os
@@ -65,14 +66,17 @@ ACTIVATIONS = [
 ]
 
 
-@pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.AdamW])
+DECOUPLED = functools.partial(torch.optim.Adam, decoupled_weight_decay=True)
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.AdamW, DECOUPLED])
 @pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
 def test_optimize_gives_the_parameters_of_the_torch_path(activation, optimizer):
     x, y = data()
     native, plain = both(stack(activation), shuffles=2)
     values = []
     for mine, engine in ((native, "native"), (plain, "torch")):
-        opt = optimizer(mine.parameters(), lr=1e-3, betas=(0.8, 0.99), eps=1e-6, weight_decay=0.01)
+        opt = optimizer(mine.parameters(), lr=1e-3, betas=(0.8, 0.99), eps=1e-6, weight_decay=0.5)
         values.append(mine.optimize(x, y, iters=25, batch_size=64, opt=opt, engine=engine))  # 100 steps
     assert relative_difference(native, plain) < 1e-4
     torch.testing.assert_close(*values, rtol=1e-3, atol=1e-4)

@@ -139,33 +139,54 @@ def test_every_kind_of_table(tmp_path):
     frame = pd.DataFrame(x, columns=NAMES)
     frame.to_csv(tmp_path / "t.csv", index=False)
     np.save(tmp_path / "t.npy", x)
-    assert same(table_variables(x), numbered)
-    assert same(table_variables(x.tolist()), numbered)
-    assert same(table_variables(torch.from_numpy(x)), numbered)
-    assert same(table_variables(frame), columns)
-    assert same(table_variables({name: frame[name] for name in NAMES}), columns)
-    assert same(table_variables(tmp_path / "t.csv"), columns)
-    assert same(table_variables(str(tmp_path / "t.csv")), columns)
-    assert same(table_variables(tmp_path / "t.npy"), numbered)
+    assert same(table_variables(x).samples, numbered)
+    assert same(table_variables(x.tolist()).samples, numbered)
+    assert same(table_variables(torch.from_numpy(x)).samples, numbered)
+    assert same(table_variables(frame).samples, columns)
+    assert same(table_variables({name: frame[name] for name in NAMES}).samples, columns)
+    assert same(table_variables(tmp_path / "t.csv").samples, columns)
+    assert same(table_variables(str(tmp_path / "t.csv")).samples, columns)
+    assert same(table_variables(tmp_path / "t.npy").samples, numbered)
     np.savez(tmp_path / "t.npz", first=x[:, 0], rest=x[:, 1:])
-    found = table_variables(tmp_path / "t.npz")
+    found = table_variables(tmp_path / "t.npz").samples
     assert list(found) == ["first:0", *[f"rest:{number}" for number in range(x.shape[1] - 1)]]
     assert same(dict(enumerate(found.values())), dict(enumerate(numbered.values())))
     (tmp_path / "bad.npz").write_bytes(b"PK\x03\x04 no archive")
     with pytest.raises(ValueError, match="damaged or not a numpy file"):
         table_variables(tmp_path / "bad.npz")
-    assert same(table_variables(tmp_path / "t.csv", columns="a,-1"), {name: columns[name] for name in "ad"})
-    assert same(table_variables(frame, columns=["d", 0]), {name: columns[name] for name in "da"})
+    assert same(table_variables(tmp_path / "t.csv", columns="a,-1").samples, {name: columns[name] for name in "ad"})
+    assert same(table_variables(frame, columns=["d", 0]).samples, {name: columns[name] for name in "da"})
     groups = {"u": ["a", "d"], "v": "b", "w": [2]}
     expected = {"u": x[:, [0, 3]], "v": x[:, [1]], "w": x[:, [2]]}
     for given in (frame, tmp_path / "t.csv", columns):
-        assert same(table_variables(given, groups), expected)
+        assert same(table_variables(given, groups).samples, expected)
+
+
+def test_what_one_array_would_change_of_a_table():
+    exact = table_variables([[2**60, 0.5], [2**60 + 1, 0.25], [2**60 + 2, 0.75]]).samples
+    assert exact["0"].flatten().tolist() == [0, 1, 2]
+    mixed = table_variables([[1.5, "a"], [2.5, "b"], [0.5, "a"]]).samples
+    assert mixed["0"].flatten().tolist() == [1.5, 2.5, 0.5]
+    assert mixed["1"].flatten().tolist() == [0, 1, 0]
+    with pytest.raises(ValueError, match="table must not have masked values, got 1 masked value, at row 1, column 1"):
+        table_variables(np.ma.masked_equal([[1.0, 2.0], [3.0, -999.0], [4.0, 5.0]], -999))
+
+
+def test_the_readers_notes_come_along(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("site,7,level\n" + "north,1,0.5\nsouth,2,0.25\n" * 15)
+    assert table_variables(path).notes == ("column 'site' is text: 2 categories, coded 0 to 1 in sorted order",)
+    assert table_variables(path, columns="7,level").notes == ()
+    m = mine_fast.pairwise(path, steps=5)
+    assert m.notes == table_variables(path).notes
+    np.savez(tmp_path / "t.npz", a=np.arange(24).reshape(6, 2, 2), b=np.array(["u", "v"] * 3))
+    assert [note.split(" ")[1] for note in table_variables(tmp_path / "t.npz").notes] == ["'a'", "'b:0'"]
 
 
 def test_text_dates_and_integers_of_a_table():
     pd = pytest.importorskip("pandas")
     frame = pd.DataFrame({"text": list("ba") * 10, "day": pd.date_range("2026-01-01", periods=20), "n": range(20)})
-    found = table_variables(frame)
+    found = table_variables(frame).samples
     assert found["text"].flatten().tolist() == [1.0, 0.0] * 10
     assert found["day"].unique().numel() == 20
     assert {values.dtype for values in found.values()} == {torch.float64}
@@ -263,12 +284,15 @@ def test_plot(matrix, tmp_path):
 def test_command(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     path = tmp_path / "t.csv"
-    path.write_text("\n".join(["a,b,c", *(",".join(map(str, row)) for row in table(60)[:, :3])]))
+    rows = [*table(60)[:, :2].T, ["u", "v"] * 30]
+    path.write_text("\n".join(["a,b,c", *(",".join(map(str, row)) for row in zip(*rows, strict=True))]))
     out, pairs, plot = (tmp_path / name for name in ("m.csv", "p.csv", "m.png"))
     files = ["--out", str(out), "--pairs", str(pairs), "--plot", str(plot)]
     run = ["pairwise", str(path), "--steps", "10", "--folds", "2", "--batch-size", "32"]
     assert main([*run, "--top", "1", *files]) == 0
-    assert capsys.readouterr().out.splitlines()[0].startswith("3 variables, 3 pairs, ")
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[0].startswith("3 variables, 3 pairs, ")
+    assert printed.err == "mine-fast: note: column 'c' is text: 2 categories, coded 0 to 1 in sorted order\n"
     assert len(out.read_text().splitlines()) == 4
     assert len(pairs.read_text().splitlines()) == 4
     assert plot.stat().st_size > 1000

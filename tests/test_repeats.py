@@ -115,6 +115,48 @@ def discrete():
     yield "half_codes", np.where(half, u[:, :1], code), np.where(half, u[:, 1:], np.where(right, -code, -4 * right))
     yield "half_equal_codes", np.where(half, u[:, :1], code), np.where(half, u[:, 1:], -code)
 
+    items = rng.integers(0, 2, (3000, 10))
+    yield "sum_of_binary_items", items, items.sum(1, keepdims=True)
+    scales = rng.integers(0, 5, (1000, 4))
+    yield "sum_of_ordered_items", scales, scales.sum(1, keepdims=True)
+    codes = rng.integers(0, 100, 2000)
+    yield "vectors_of_codes", rng.standard_normal((100, 8))[codes], (codes[:, None] * 7) % 100
+    yield "one_hot_codes", np.eye(60)[codes % 60], codes[:, None] % 60
+    design = np.repeat(np.arange(40), 8)[:, None]
+    yield "balanced_design", design, (7 * design) % 40
+
+
+def copied():
+    """Rows of measurements that are there several times, whatever goes with them, and how many are different."""
+    rng = np.random.default_rng(0)
+    x, label = rng.standard_normal((300, 10)), rng.integers(0, 2, (300, 1))
+    four = np.repeat(np.arange(300), 4)
+    yield "with_labels", x[four], label[four], 300
+    yield "with_rounded_values", x[four], x[four, :1].round(1), 300
+    yield "on_the_side_of_y", label[four], x[four], 300
+    yield "few_rows", x[four[:400]], x[four[:400], 3:4], 100
+    yield "many_copies", x[np.repeat(np.arange(100), 10)], label[np.repeat(np.arange(100), 10)], 100
+    drawn = rng.integers(0, 300, 300)
+    yield "bootstrap", x[drawn], label[drawn], len(set(drawn))
+    minority = np.flatnonzero(label)
+    yield "oversampled", *(side[np.r_[:300, np.repeat(minority, 3)]] for side in (x, label)), 300
+    yield "some_rows", *(side[np.r_[:300, :60]] for side in (x, label)), 300
+    yield "one_column", x[four, :1], label[four], 300
+    times = rng.integers(0, 10**9, (500, 1))
+    yield "whole_numbers", np.repeat(times, 2, 0), np.repeat(times % 2, 2, 0), 500
+    constant = np.column_stack([x[:, 0], np.ones(300)])
+    yield "beside_a_constant", constant[four], label[four], 300
+
+
+@pytest.mark.parametrize(("x", "y", "different"), [c[1:] for c in copied()], ids=[c[0] for c in copied()])
+def test_copies_of_measurements_are_duplicates_whatever_goes_with_them(x, y, different):
+    x, y = torch.tensor(1.0 * x), torch.tensor(1.0 * y)
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+    groups = duplicate_groups(ArraySource(x[order], y[order]))
+    assert int(groups.max()) + 1 == different
+    _, expected = torch.unique(torch.cat([x, y], 1)[order], dim=0, return_inverse=True)
+    assert grouped(groups) == grouped(expected)
+
 
 @pytest.mark.parametrize(("x", "y"), [case[1:] for case in discrete()], ids=[case[0] for case in discrete()])
 def test_natural_repeats_are_no_duplicates(x, y):

@@ -153,7 +153,10 @@ def test_quoted_fields_with_newlines_keep_their_line_numbers(write):
 def test_text_columns_become_codes_in_sorted_order_and_a_note(write):
     table = read_table(write("n,kind\n1,dog\n2,cat\n3,dog\n4,a_1\n5,NA\n"), "kind", "n")
     assert table.x.tolist() == [[3], [2], [3], [1], [0]]
-    assert table.notes == ("column 'kind' is text: 4 categories, coded 0 to 3 in sorted order",)
+    assert table.notes == (
+        "column 'kind' is text: 4 categories, coded 0 to 3 in sorted order",
+        "column 'kind': 'NA' is a category of it, not a missing value",
+    )
 
 
 def test_identifiers_are_refused(write):

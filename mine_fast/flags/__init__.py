@@ -18,6 +18,7 @@ from mine_fast.flags.of_rows import (
     duplicate_rows,
     heavy_tails,
     many_levels,
+    rare_codes,
 )
 from mine_fast.flags.of_scores import below_zero, few_effective_marginals, few_rows, not_certifiable, reliability_flags
 from mine_fast.flags.of_training import diverged, overfitted, still_rising, training_flags
@@ -36,6 +37,7 @@ __all__ = [
     "many_levels",
     "not_certifiable",
     "overfitted",
+    "rare_codes",
     "reliability_flags",
     "still_rising",
     "training_flags",

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mine_fast.checks import as_integer
+from mine_fast.checks import as_integer, as_seed
 from mine_fast.cross_fitting import MINIMUM_ROWS_TO_FIT
 from mine_fast.errors import DivergenceError
 from mine_fast.estimate_request import make_request
@@ -108,7 +108,7 @@ class MutualInfoCallback(Callback):  # type: ignore[misc]  # of either package
         self.every_n_steps = None if every_n_steps is None else as_integer("every_n_steps", every_n_steps, least=1)
         self.rows = as_integer("rows", rows, least=MINIMUM_ROWS_TO_FIT)
         self.name = name
-        self.seed = as_integer("seed", seed)
+        self.seed = as_seed(seed)
         of_estimate = {name: settings.get(name, value) for name, value in _DEFAULTS.items()}
         rest = {name: value for name, value in settings.items() if name not in _DEFAULTS}
         make_request(**of_estimate, seed=self.seed, settings=rest)  # refuses what estimate would, before hours of work

@@ -31,8 +31,15 @@ def autocast_enabled(device_type: str) -> bool:
 
 
 def in_eager_mode(tensor: Tensor) -> bool:
-    """Whether to go around the registered autograd of an op."""
-    return not torch.compiler.is_compiling() and not autocast_enabled(tensor.device.type)
+    """Whether to go around the registered autograd of an op.
+
+    Not inside `torch.func`: a tensor of `vmap` does not say whether it needs a gradient.
+    """
+    return not (
+        torch.compiler.is_compiling()
+        or autocast_enabled(tensor.device.type)
+        or torch._C._are_functorch_transforms_active()
+    )
 
 
 def needs_gradient(*tensors: Tensor | None) -> bool:
