@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Table", "column_numbers", "in_both", "listed", "name_of", "names_that_are_numbers", "text_note"]
+__all__ = ["Table", "column_numbers", "in_both", "listed", "name_of", "names_that_are_numbers", "quoted", "text_note"]
 
 
 class Table(NamedTuple):
@@ -84,6 +84,15 @@ def _parts(spec: str) -> list[str]:
         return [part.strip() for part in next(csv.reader([spec], skipinitialspace=True), [])]
     except csv.Error:  # a line break, or more text than the csv module takes for a field
         return []
+
+
+def quoted(name: str) -> str:
+    """A name as a part of a specification, whatever it holds.
+
+    >>> column_numbers(",".join(map(quoted, ["b", 'a,1"'])), ['a,1"', "b"], 2, "x")
+    [1, 0]
+    """
+    return '"' + name.replace('"', '""') + '"' if any(mark in name for mark in ',"') else name
 
 
 def _one_column(part: str, names: Sequence[str] | None, width: int, where: str) -> int:

@@ -13,6 +13,7 @@ from mine_fast.arrays import alike, as_pair
 from mine_fast.checks import check_progress
 from mine_fast.cross_fitting import CrossFit, check_rows, cross_fit, independent_result, training_settings
 from mine_fast.data import ArraySource, PairSource
+from mine_fast.default_critics import MLPCritic, StackedCritic
 from mine_fast.devices import usable_device
 from mine_fast.evaluation import CERTIFIED_TAIL_ROWS, ESTIMATE_TAIL_ROWS, over_folds
 from mine_fast.flags import below_zero, constants, rare_codes
@@ -112,13 +113,11 @@ def conditional(
     with ordinary_autograd():
         both = fit(whole, "(y, z)", _WHOLE, 0), fit(known, "z", _KNOWN, 1)
     result = _difference(*both)
-    critic = both[1].critic  # None where z is constant
-    rare = None if critic is None else rare_codes("z", critic.inputs.y, len(x))
-    return dataclasses.replace(
-        result,
-        flags=result.flags if rare is None else (*result.flags, rare),
-        seconds=time.perf_counter() - started,
-    )
+    critic = both[1].critic
+    if isinstance(critic, MLPCritic | StackedCritic):  # None where z is constant
+        rare = rare_codes("z", critic.inputs.y, len(x))
+        result = dataclasses.replace(result, flags=result.flags if rare is None else (*result.flags, rare))
+    return dataclasses.replace(result, seconds=time.perf_counter() - started)
 
 
 def _samples(x: Any, y: Any, z: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

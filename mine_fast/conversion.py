@@ -118,7 +118,7 @@ def _from_dates(values: Any, missing: np.ndarray, name: str, column: object) -> 
         first = np.argwhere(missing)[0].tolist()
         label = column if column is not None else (first[1] if len(first) == 2 else 0)
         raise ValueError(f"{name} must not have missing values, got NaT at row {first[0]}, column {label!r}; drop it")
-    return floats_of_integers(np.asarray(values.astype("int64")), name, column, recode=True)
+    return floats_of_integers(np.asarray(values.astype("int64")), name, column, recode=True, rounded=True)
 
 
 def _from_pandas(value: Any, name: str, recode: bool) -> np.ndarray:

@@ -81,7 +81,7 @@ def _read_rows(path: Path, lines: IO[str], x_columns: str, y_columns: str | None
             notes += [
                 f"column {column.name!r}: {text!r} is a category of it, not a missing value"
                 for text in sorted(column.codes)
-                if text.strip().lower() in _MISSING
+                if _is_missing(text)
             ]
     wide = [place for place, column in enumerate(columns) if column.codes is None and _is_wide(table[:, place])]
     if wide:
@@ -123,12 +123,16 @@ def _rows(reader: Any) -> Iterator[tuple[int, list[str]]]:
 
 
 def _delimiter(lines: IO[str]) -> str:
-    """The delimiter that splits the first lines into as many fields each; of several, the one with the most."""
+    """The delimiter that splits the first lines into as many fields each; of several, the one with the most.
+
+    Commas count last: they may be those of decimals between semicolons or tabs, which is refused where it is read.
+    """
     sample = [line for _, line in zip(range(20), lines, strict=False)]
 
-    def quality(delimiter: str) -> tuple[bool, int]:
+    def quality(delimiter: str) -> tuple[bool, bool, int]:
         widths = [len(row) for row in csv.reader(sample, delimiter=delimiter) if len(row) > 1 or "".join(row).strip()]
-        return len(set(widths)) == 1 and widths[0] > 1, widths[0] if widths else 0
+        splits = len(set(widths)) == 1 and widths[0] > 1
+        return splits, splits and delimiter != ",", widths[0] if widths else 0
 
     return max(_DELIMITERS, key=quality)
 
@@ -142,7 +146,11 @@ def _is_header(names: list[str]) -> bool:
     numbered = names[1:] if names[0] == "" and len(names) > 1 else names
     if numbered == [str(i) for i in range(len(numbered))]:
         return True
-    return not all(name.lower() in _MISSING or _is_number(name) for name in names)
+    return not all(_is_missing(name) or _is_number(name) for name in names)
+
+
+def _is_missing(text: str) -> bool:
+    return text.strip().lower() in _MISSING
 
 
 def _is_number(text: str) -> bool:
@@ -193,6 +201,8 @@ class _Column:
     def _new_code(self, cell: str, line: int) -> float:
         assert self.codes is not None
         if _is_number(cell):
+            if all(_is_missing(text) for text in self.codes):
+                raise self._error(next(iter(self.codes)), self.first_line, "is not a finite number")
             raise self._error(cell, line, f"is a number in a column of text (line {self.first_line} is text)")
         if re.fullmatch(r"\s*[+-]?\d[\d.,' ]*\s*", cell):
             raise self._error(cell, line, "is not a number; write decimals as 3.14 and no thousands separators")

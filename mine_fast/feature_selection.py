@@ -123,6 +123,10 @@ class MutualInfoSelector(SelectorMixin, BaseEstimator):  # type: ignore[misc]  #
         self._check_criteria()
         if self.settings is not None and not isinstance(self.settings, Mapping):
             raise TypeError(f"settings must be a dict of training settings or None, got {self.settings!r}")
+        parameters = {name: name for name in self.get_params(deep=False)} | {"seed": "random_state"}
+        for name in self.settings or {}:
+            if name in parameters:
+                raise TypeError(f"settings must be training settings, got {name}: set {parameters[name]} itself")
         X, y = validate_data(self, X, y, ensure_min_samples=2, multi_output=True)
         single = y.ndim == 1 or y.shape[1] == 1
         settings = dict(self.settings or {})

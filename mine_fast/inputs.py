@@ -8,8 +8,6 @@ nothing, so those become indicators.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -120,7 +118,7 @@ class QuantileInputs(FittedBuffers):
         if len(codes) - len(chosen) > self.max_scaled:
             # An image or the like: its levels are quantities, and indicators of a few pixels only distract.
             chosen, codes = [], []
-        dropped = sorted(set(codes).difference(chosen))
+        dropped = [column for column in sorted(set(codes).difference(chosen)) if levels[column].numel() > 2]
         chosen.sort()
         self.many_levels = self.level_columns.new_tensor(dropped)
         if chosen:

@@ -21,7 +21,9 @@ __all__ = ["check_categories", "floats_of_integers", "floats_of_objects", "float
 EXACT = 2**53
 
 
-def floats_of_integers(values: np.ndarray, name: str, column: object = None, *, recode: bool) -> np.ndarray:
+def floats_of_integers(
+    values: np.ndarray, name: str, column: object = None, *, recode: bool, rounded: bool = False
+) -> np.ndarray:
     """Integers as float64 numbers that are as different as they were.
 
     Args:
@@ -29,6 +31,7 @@ def floats_of_integers(values: np.ndarray, name: str, column: object = None, *, 
         name: what error messages call the argument.
         column: what they call the column, where there is only one; by default its number.
         recode: a column that float64 cannot hold may be counted from its smallest value, in its greatest common step.
+        rounded: and what then is beyond float64 may be rounded: it is a quantity, such as nanoseconds over months.
 
     Returns:
         float64 [N, ...].
@@ -41,7 +44,7 @@ def floats_of_integers(values: np.ndarray, name: str, column: object = None, *, 
     """
     if not values.ndim or not values.size or (int(values.min()) >= -EXACT and int(values.max()) <= EXACT):
         return values.astype(np.float64)
-    return _by_column(values, column, lambda one, label: _exact_column(one, name, label, recode))
+    return _by_column(values, column, lambda one, label: _exact_column(one, name, label, recode, rounded))
 
 
 def _by_column(values: np.ndarray, column: object, read: Callable[[np.ndarray, object], np.ndarray]) -> np.ndarray:
@@ -53,7 +56,7 @@ def _by_column(values: np.ndarray, column: object, read: Callable[[np.ndarray, o
     return result.reshape(values.shape)
 
 
-def _exact_column(values: np.ndarray, name: str, column: object, recode: bool) -> np.ndarray:
+def _exact_column(values: np.ndarray, name: str, column: object, recode: bool, rounded: bool = False) -> np.ndarray:
     low, high = int(values.min()), int(values.max())
     if _fits_float64(np.abs(values).astype(np.uint64)):  # of -2^63 the absolute value wraps, and wraps back
         return values.astype(np.float64)
@@ -61,7 +64,7 @@ def _exact_column(values: np.ndarray, name: str, column: object, recode: bool) -
         offsets = values.astype(np.uint64) - np.uint64(low % 2**64)  # modulo 2^64, which the range stays below
         if not _fits_float64(offsets):
             offsets //= np.gcd.reduce(offsets)  # dates are whole seconds or days, counted in nanoseconds
-        if _fits_float64(offsets):
+        if rounded or _fits_float64(offsets):
             return offsets.astype(np.float64)
     raise _collapse(name, column, low, high, recode)
 
@@ -143,13 +146,14 @@ def floats_of_objects(values: np.ndarray, name: str, column: object = None, *, r
 def _object_column(items: list[Any], name: str, column: object, recode: bool) -> np.ndarray:
     if not items:
         return np.empty(0)
-    missing = next((row for row, item in enumerate(items) if _is_missing(item)), None)
+    numeric = [_is_number(item) for item in items]
+    has_text = not all(numeric)  # a NaN among numbers is found with what else is not finite
+    missing = next((row for row, item in enumerate(items) if _is_missing(item) or (has_text and _is_nan(item))), None)
     if missing is not None:
         raise ValueError(
             f"{name} must not have missing values, got {items[missing]!r} at row {missing}, column {column!r}; "
             "drop or impute it"
         )
-    numeric = [_is_number(item) for item in items]
     if all(numeric):
         if all(isinstance(item, numbers.Integral) for item in items):
             return _python_integers(list(map(int, items)), name, column, recode)
@@ -174,6 +178,10 @@ def _object_column(items: list[Any], name: str, column: object, recode: bool) ->
 def _is_missing(item: object) -> bool:
     # pandas.NA and NaT by name: pandas is no dependency.
     return item is None or type(item).__name__ in ("NAType", "NaTType")
+
+
+def _is_nan(item: object) -> bool:
+    return isinstance(item, numbers.Real) and item != item
 
 
 def _is_number(item: object) -> bool:

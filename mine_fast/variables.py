@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mine_fast.arrays import alike, as_samples
-from mine_fast.columns import listed
+from mine_fast.columns import listed, quoted
 from mine_fast.conversion import as_array
 from mine_fast.describing import describe, is_pandas
 
@@ -54,13 +54,15 @@ def table_variables(
         raise ValueError("groups and columns cannot both be given: name the columns of every group")
     notes: tuple[str, ...] = ()
     if isinstance(table, str | Path):
-        found, notes = _of_file(Path(table), columns if groups is None else None)
-        columns = None
+        found, notes = _of_file(Path(table), columns if groups is None else _named_members(groups))
     else:
         found = _columns(table)
-    if columns is not None:
-        chosen = [columns] if isinstance(columns, str | int) else list(columns)
-        found = {key: found[key] for key in (_key(column, found, "columns") for column in chosen)}
+        if columns is not None:
+            found = {key: found[key] for key in _keys(columns, found, "columns")}
+    if groups is not None:
+        groups = _members(groups, found)
+        used = {key for keys in groups.values() for key in keys}
+        found = {key: value for key, value in found.items() if key in used}
     samples = {name: as_samples(value, f"column {name!r}", recode=True) for name, value in found.items()}
     lengths = {name: len(values) for name, values in samples.items()}
     if len(set(lengths.values())) > 1:
@@ -68,7 +70,7 @@ def table_variables(
         name, other = next((name, rows) for name, rows in rest if rows != most)
         raise ValueError(f"table: column {name!r} has {other} rows, column {first!r} has {most}")
     if groups is not None:
-        samples = _grouped(samples, groups)
+        samples = {name: _together([samples[key] for key in keys]) for name, keys in groups.items()}
     if len(samples) < 2:
         raise ValueError(f"table must have at least two variables to pair, got {len(samples)}: {describe(table)}")
     first_samples = next(iter(samples.values()))
@@ -94,7 +96,7 @@ def _columns(table: Any) -> dict[str, Any]:
 def _named(names: list[str], values: list[Any]) -> dict[str, Any]:
     twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
     if twice is not None:
-        raise ValueError(f"table: two columns are called {twice!r}")
+        raise ValueError(f"table: two columns are called {twice!r}, by which results are told apart; rename one")
     return dict(zip(names, values, strict=True))
 
 
@@ -102,10 +104,14 @@ def _of_file(path: Path, columns: str | Sequence[Any] | None) -> tuple[dict[str,
     """The columns of a file by name, and the reader's notes."""
     from mine_fast.tables import archive_names, read_table
 
+    arrays = archive_names(path)
     if columns is None:
-        chosen = archive_names(path) or [":"]
+        chosen = arrays or [":"]
+    elif isinstance(columns, str):
+        chosen = [columns]
     else:
-        chosen = [columns if isinstance(columns, str) else ",".join(map(str, columns))]
+        wanted = [str(column) for column in _as_list(columns)]
+        chosen = wanted if arrays else [",".join(map(quoted, wanted))]
     read = [read_table(path, one) for one in chosen]
     found = _named([name for part in read for name in part.x_names], [column for part in read for column in part.x.T])
     return found, tuple(dict.fromkeys(note for part in read for note in part.notes))
@@ -121,15 +127,34 @@ def _key(column: Any, found: Mapping[str, Any], where: str) -> str:
     raise ValueError(f"{where}: no column {column!r}; the table has {listed(names)}")
 
 
-def _grouped(samples: dict[str, Tensor], groups: Mapping[str, Any]) -> dict[str, Tensor]:
+def _keys(columns: Any, found: Mapping[str, Any], where: str) -> list[str]:
+    """The names of some columns, or of one."""
+    return [_key(column, found, where) for column in _as_list(columns)]
+
+
+def _as_list(columns: Any) -> list[Any]:
+    return [columns] if isinstance(columns, str | int) else list(columns)
+
+
+def _named_members(groups: Mapping[str, Any]) -> list[str] | None:
+    """The columns of all groups where all are names; None: not to be told before the whole table is there."""
+    if not isinstance(groups, Mapping):
+        return None  # see _members
+    members = dict.fromkeys(column for columns in groups.values() for column in _as_list(columns))
+    return [str(column) for column in members] if members and all(isinstance(c, str) for c in members) else None
+
+
+def _members(groups: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The names of the columns of every group."""
     if not isinstance(groups, Mapping):
         raise TypeError(f"groups must be a dict of columns by the name of the group, got {describe(groups)}")
-    result = {}
-    for name, members in groups.items():
-        columns = [members] if isinstance(members, str | int) else list(members)
-        if not columns:
-            raise ValueError(f"groups: {name!r} has no columns")
-        parts = [samples[_key(column, samples, f"groups: {name!r}")] for column in columns]
-        dtype = torch.float64 if any(part.dtype == torch.float64 for part in parts) else parts[0].dtype
-        result[str(name)] = torch.cat([part.to(dtype) for part in parts], 1)
-    return result
+    members = {str(name): _keys(columns, found, f"groups: {name!r}") for name, columns in groups.items()}
+    empty = next((name for name, keys in members.items() if not keys), None)
+    if empty is not None:
+        raise ValueError(f"groups: {empty!r} has no columns")
+    return members
+
+
+def _together(parts: list[Tensor]) -> Tensor:
+    dtype = torch.float64 if any(part.dtype == torch.float64 for part in parts) else parts[0].dtype
+    return torch.cat([part.to(dtype) for part in parts], 1)

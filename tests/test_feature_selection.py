@@ -209,6 +209,7 @@ BAD = [
     ({"settings": 100}, (X, Y), TypeError, "settings must be a dict"),
     ({"loss": "kl"}, (X, Y), ValueError, "loss must be one of"),
     ({"n_seeds": 0}, (X, Y), ValueError, "n_seeds"),
+    ({"settings": {"seed": 3}}, (X, Y), TypeError, "must be training settings, got seed: set random_state itself"),
 ]
 
 

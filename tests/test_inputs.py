@@ -86,6 +86,12 @@ def test_indicators_go_to_the_columns_of_fewest_levels():
     assert torch.equal((indicators != 0).sum(1), torch.full((2000,), 2))
 
 
+def test_two_values_need_no_indicators():
+    """Their ranks say the same: nothing is lost of columns that the indicators do not reach."""
+    binary = torch.tensor(np.random.default_rng(0).integers(0, 2, (500, 130)) * 1.0)
+    assert QuantileInputs().fit(binary).many_levels.tolist() == []
+
+
 @pytest.mark.parametrize(
     ("column", "indicators", "many"),
     [
@@ -113,12 +119,8 @@ def effects(levels, rows, ordered, noise, seed=0):
     )
 
 
-def quantiles(samples):
-    return QuantileInputs().fit(samples)(samples)[:, : samples.shape[1]]
-
-
 def codes_found(codes, other):
-    found = QuantileInputs().fit(codes, quantiles(other)).levels.numel()
+    found = QuantileInputs().fit(codes, quantiles(QuantileInputs().fit(other), other)).levels.numel()
     assert found in (0, len(codes.unique()))
     return found > 0
 

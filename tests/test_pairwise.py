@@ -172,6 +172,21 @@ def test_what_one_array_would_change_of_a_table():
         table_variables(np.ma.masked_equal([[1.0, 2.0], [3.0, -999.0], [4.0, 5.0]], -999))
 
 
+def test_columns_of_no_group_are_not_looked_at(tmp_path):
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame({"a": np.arange(30.0), "id": [f"id{i}" for i in range(30)], "b,1": np.arange(30.0) ** 2})
+    frame["gap"] = np.nan
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    for given in (frame, tmp_path / "t.csv"):
+        found = table_variables(given, {"u": "a", "v": ["b,1", "a"]}).samples
+        assert {name: tuple(values.shape) for name, values in found.items()} == {"u": (30, 1), "v": (30, 2)}
+        assert found["v"][:, 0].tolist() == frame["b,1"].tolist()
+    assert table_variables(frame, {"u": 0, "v": [-2, 0]}).samples["v"].shape == (30, 2)
+    assert list(table_variables(tmp_path / "t.csv", columns=["b,1", "a"]).samples) == ["b,1", "a"]
+    np.savez(tmp_path / "t.npz", a=np.arange(6.0), b=np.arange(12.0).reshape(6, 2), texts=[f"id{i}" for i in range(6)])
+    assert list(table_variables(tmp_path / "t.npz", columns=["b:1", "a"]).samples) == ["b:1", "a:0"]
+
+
 def test_the_readers_notes_come_along(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("site,7,level\n" + "north,1,0.5\nsouth,2,0.25\n" * 15)

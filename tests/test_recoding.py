@@ -59,6 +59,22 @@ def test_recoded_columns(value, expected):
     assert samples.flatten().tolist() == expected[: len(value)]
 
 
+@pytest.mark.parametrize("make", [lambda v: v, pd.Series, lambda v: pd.DataFrame({"t": v})])
+def test_nanoseconds_over_years_are_rounded(make):
+    times = np.datetime64("2020-01-01", "ns") + np.random.default_rng(0).integers(0, 10**17, 300).astype("m8[ns]")
+    found = as_samples(make(times), "x", recode=True)[:, 0]
+    exact = (times - times.min()).astype(np.int64)
+    assert found.dtype == torch.float64
+    np.testing.assert_allclose(found.numpy(), exact, rtol=0, atol=16)
+    assert (torch.as_tensor(exact).argsort() == found.argsort()).all()
+
+
+def test_a_nan_among_text_is_a_missing_value():
+    for value in (np.array(["a", np.nan, "b"] * 9, dtype=object), pd.Series(["a", np.nan, "b"] * 9, dtype=object)):
+        with pytest.raises(ValueError, match=r"x must not have missing values, got (nan|None) at row 1"):
+            as_samples(value, "x", recode=True)
+
+
 def test_columns_are_recoded_apart():
     frame = pd.DataFrame({"id": [BIG, BIG + 1], "kind": ["b", "a"], "on": [True, False], "x": [0.5, 1], "n": [3, 4]})
     assert as_samples(frame, "x", recode=True).tolist() == [[0, 1, 1, 0.5, 3], [1, 0, 0, 1, 4]]

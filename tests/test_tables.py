@@ -142,6 +142,16 @@ def test_semicolons_with_commas_in_the_cells(write):
     assert read_table(path, '"c, d"', "a").x.tolist() == [[0], [1]]
 
 
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+@pytest.mark.parametrize("header", ["", "T, C;p, bar\n"])
+def test_decimal_commas_are_refused_and_not_taken_for_delimiters(write, delimiter, header):
+    content = header + "0,126;0,913\n1,5;-2,25\n"
+    with pytest.raises(
+        ValueError, match=r"line \d, column '.*': '(0,126|1,5)' is not a number; write decimals as 3\.14"
+    ):
+        read_table(write(content.replace(";", delimiter)), "0", "1")
+
+
 def test_quoted_fields_with_newlines_keep_their_line_numbers(write):
     content = 'a,text\n1,"two\nlines"\n2,"say ""hi"""\nthree,x\n'
     with pytest.raises(ValueError, match=r"line 5, column 'a': 'three' is not a finite number"):
@@ -258,7 +268,8 @@ BAD_CSV = [
     ("a,n\n1,2\n3,\n", r"line 3, column 'n': the cell is empty; drop or impute"),
     ("a,n\n1,\n3,4\n", r"line 2, column 'n': the cell is empty"),
     ("a,n\n1,2\n3,NA\n", r"line 3, column 'n': 'NA' is not a finite"),
-    ("a,n\n1,NA\n3,4\n", r"line 3, column 'n': '4' is a number in a column of text \(line 2 is text\)"),
+    ("a,n\n1,NA\n3,4\n", r"line 2, column 'n': 'NA' is not a finite number"),
+    ("a,n\n1,NA\n2,b\n3,4\n", r"line 4, column 'n': '4' is a number in a column of text \(line 2 is text\)"),
     ("a,n\n1,2\n3,nan\n", r"line 3, column 'n': 'nan' is not a finite number"),
     ("a,n\n1,2\n3,-inf\n", r"line 3, column 'n': '-inf' is not a finite"),
     ("a,n\n1,2\n3,1e999\n", r"line 3, column 'n': '1e999' is not a finite"),
