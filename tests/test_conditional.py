@@ -79,6 +79,7 @@ def test_the_parts_and_their_difference(direct):
     assert r.mi == pytest.approx(whole.mi - known.mi)
     assert r.fold_mi == pytest.approx([a - b for a, b in zip(whole.fold_mi, known.fold_mi, strict=True)])
     assert len(r.fold_mi) == 3
+    assert r.certifiable == whole.certifiable - known.mi
     assert r.p_value == pytest.approx(0.5 * math.erfc(r.mi / r.stderr / math.sqrt(2)))
     assert r.history.validation[0][-1] == pytest.approx(
         whole.history.validation[0][-1] - known.history.validation[0][-1]
@@ -153,6 +154,32 @@ def test_paired_error_of_known_scores():
     assert abs(np.mean(estimates) - truth(kind)) < 4 * math.sqrt(spread / runs) + 0.01
     assert 0.7 < np.mean(variances) / spread < 1.4  # the variance of 200 runs is known to 10%
     assert np.mean(unpaired) > 1.6 * spread
+
+
+def test_the_known_part_counts_as_it_was_estimated():
+    """What is subtracted is cut where the estimate of it is, from the estimate and from the lower bound alike."""
+    from mine_fast.conditioning import _difference
+    from mine_fast.cross_fitting import CrossFit
+    from mine_fast.evaluation import CERTIFIED_TAIL_ROWS, ESTIMATE_TAIL_ROWS
+
+    generator = torch.Generator().manual_seed(0)
+
+    def fold(outlier):
+        joint, marginal = torch.randn(40, generator=generator), torch.randn(30, 40, generator=generator)
+        marginal[0, 0] = outlier
+        return HeldOutScores(*(s.double() for s in (1 + joint, marginal, marginal.roll(1, 1))))
+
+    def fitted(folds):
+        mi = over_folds([one.limited(ESTIMATE_TAIL_ROWS) for one in folds], [None, None])[0]
+        result = MIResult(mi=mi, stderr=0.1, p_value=0.5, n=80, certifiable=1.4, fold_mi=(mi, mi))
+        return CrossFit(result, None, torch.zeros(()), folds, [None, None], [])
+
+    whole, known = fitted([fold(3.0), fold(3.0)]), fitted([fold(30.0), fold(3.0)])
+    r = _difference(whole, known)
+    assert r.mi == pytest.approx(whole.result.mi - known.result.mi)
+    certified = over_folds([one.limited(CERTIFIED_TAIL_ROWS) for one in whole.scores], [None, None])[0]
+    assert r.certified_mi == pytest.approx(certified - known.result.mi)
+    assert known.result.mi > over_folds(known.scores, [None, None])[0] + 1  # the cut mattered
 
 
 # Degenerate and bad data. ---------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from torch import nn
 import mine_fast
 from mine_fast.conditioning import _curves
 from mine_fast.data import ArraySource
+from mine_fast.evaluation import HeldOutScores
 from mine_fast.experiments.gaussian import mean_curve
 from mine_fast.flags import diverged
 from mine_fast.result import History
@@ -58,6 +59,22 @@ def test_one_that_was_still_rising_is_an_error(after):
     x, y, _ = gaussian(1500, 0.8, 0)
     with pytest.raises(mine_fast.DivergenceError, match="lower learning_rate"):
         mine_fast.MINE(Breaking(after)).fit(x, y, folds=2, seed=0, **STEPS)
+
+
+def test_a_late_gain_is_one_over_the_best_reading_before():
+    """A bound that sank and came back has gained nothing."""
+    settings = TrainingSettings(steps=80, evaluate_every=10)
+    chosen = Selection(lambda *pairs: torch.zeros(9), ArraySource(*torch.zeros(2, 9, 1)), torch.arange(9), settings, 0)
+    noise = torch.randn(9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for step, bound in zip(range(0, 81, 10), (0.0, 0.3, 0.5, 0.5, 0.2, 0.1, 0.1, 0.3, 0.52), strict=True):
+        joint = bound + (noise if step == 20 else noise.flip(0) * step) - noise.mean() * (1 if step == 20 else step)
+        scores = HeldOutScores(joint, torch.zeros(2, 9).double(), torch.zeros(2, 9).double())
+        chosen._scores = lambda step, train, scores=scores: (scores, scores.dv_bound())
+        chosen.read(step, 0.0, lambda: lambda: None)
+    assert chosen.history.late_gain == pytest.approx(0.02)
+    best = 0.5 + noise - noise.mean()
+    apart = scores.influence() - HeldOutScores(best, scores.marginal, scores.as_y).influence()
+    assert chosen.history.late_gain_variance == pytest.approx(float(apart.square().sum()) / 81 * 9 / 8)
 
 
 @pytest.mark.parametrize(

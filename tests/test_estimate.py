@@ -60,6 +60,25 @@ def test_a_discrete_variable_is_a_code():
     assert abs(relabelled.mi - math.log(4)) < 0.05
 
 
+@pytest.mark.parametrize("default", [True, False])
+def test_the_p_value_knows_critics_that_were_trained_on_each_others_folds(default, monkeypatch):
+    """A stack of critics drops what says nothing; a critic of one's own, trained by itself, counts some of it twice."""
+    from mine_fast import cross_fitting
+
+    asked = []
+    true_p_value = cross_fitting.permutation_p_value
+    monkeypatch.setattr(
+        cross_fitting,
+        "permutation_p_value",
+        lambda folds, cross_trained: asked.append(cross_trained) or true_p_value(folds, cross_trained),
+    )
+    x, y, _ = gaussian(100, 0.5, 0)
+    mine = mine_fast.MINE() if default else mine_fast.MINE(nn.Sequential(nn.Linear(2, 1)), method="concat")
+    r = mine.fit(x, y, steps=5, folds=2)
+    assert asked == [not default]
+    assert 0 < r.p_value <= 1
+
+
 def test_held_out_rows_train_and_select_nothing(monkeypatch, restore_threads):
     """Follow the row numbers: a fold's scores come from rows that neither its batches nor its validation saw."""
     from mine_fast import fold_fitting
@@ -67,6 +86,7 @@ def test_held_out_rows_train_and_select_nothing(monkeypatch, restore_threads):
     seen = []
     true_prepare, true_train = fold_fitting.Fold.fitting_rows, fold_fitting.train_critic
     true_weigh, true_held_out = fold_fitting._weigh, fold_fitting._held_out
+    true_pairs = fold_fitting.HeldOutPairs
 
     def prepare(fold):
         seen.append({"used": set(fold.train.tolist())})
@@ -81,9 +101,14 @@ def test_held_out_rows_train_and_select_nothing(monkeypatch, restore_threads):
         seen[-1]["used"].update(fold.validation.tolist())
         return true_weigh(critic, members, features, fold)
 
-    def held_out(score, rows, fold, *rest):
-        seen[-1]["held_out"] = set(fold.held_out.tolist())
-        return true_held_out(score, rows, fold, *rest)
+    def held_out(*arguments):
+        def pairs(source, rows, *rest):
+            seen[-1]["held_out"] = set(rows.tolist())  # those that are scored
+            return true_pairs(source, rows, *rest)
+
+        with monkeypatch.context() as within:
+            within.setattr(fold_fitting, "HeldOutPairs", pairs)
+            return true_held_out(*arguments)
 
     monkeypatch.setattr(fold_fitting.Fold, "fitting_rows", prepare)
     monkeypatch.setattr(fold_fitting, "train_critic", train)
