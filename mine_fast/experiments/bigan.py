@@ -131,7 +131,7 @@ def train_bigan(
         look: what to note of the networks as they are; its numbers are logged.
 
     Returns:
-        What was noted, with the step, `settings.looks` times.
+        What was noted, with the step, `settings.looks` times or after every step.
     """
     settings = run.settings
     generator, encoder, discriminator, mine = networks

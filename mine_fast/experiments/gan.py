@@ -155,7 +155,7 @@ def train_gan(
         look: what to note of the generator as it is; its numbers are logged.
 
     Returns:
-        What was noted, with the step, `settings.looks` times.
+        What was noted, with the step, `settings.looks` times or after every step.
     """
     settings = run.settings
     generator, discriminator, mine = networks
