@@ -38,8 +38,8 @@ from torch import Tensor, nn
 
 import mine_fast
 from mine_fast.cross_fitting import steps_of
+from mine_fast.settings import TrainingSettings, default_steps
 from mine_fast.steps import epoch_batches
-from mine_fast.training import TrainingSettings, default_steps
 
 ROWS = 2000
 RHO = 0.7

@@ -31,8 +31,8 @@ from mine_fast import ops
 from mine_fast.data import ArraySource, pair_source
 from mine_fast.held_out_pairs import HeldOutPairs
 from mine_fast.pair_scoring import by_rows
+from mine_fast.settings import TrainingSettings
 from mine_fast.steps import NativeSteps, epoch_batches
-from mine_fast.training import TrainingSettings
 
 TRUTH = -0.5 * math.log(1 - 0.9**2)
 ROWS = 3000

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mine_fast.noise import GaussianNoise
     from mine_fast.result import FailedEstimate, Flag, MIResult
     from mine_fast.separable import SeparableCritic
-    from mine_fast.training import TrainingSettings
+    from mine_fast.settings import TrainingSettings
 
 __all__ = [
     "MINE",
@@ -61,7 +61,7 @@ _HOMES = {
     "MLPCritic": "default_critics",
     "MutualInfoSelector": "feature_selection",
     "SeparableCritic": "separable",
-    "TrainingSettings": "training",
+    "TrainingSettings": "settings",
     "conditional": "conditioning",
     "estimate": "estimator",
     "estimate_many": "many",

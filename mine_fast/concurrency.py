@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -15,9 +14,7 @@ from mine_fast.modules import is_plain
 from mine_fast.native import critic_obstacle, network_stacks
 from mine_fast.noise import GaussianNoise
 from mine_fast.pair_scoring import CALL_ROWS
-
-if TYPE_CHECKING:
-    from mine_fast.training import TrainingSettings
+from mine_fast.settings import TrainingSettings
 
 __all__ = ["draws_globally", "fit_memory", "fitting_memory", "may_run_in_threads"]
 

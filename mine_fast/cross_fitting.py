@@ -36,8 +36,8 @@ from mine_fast.flags import (
 from mine_fast.fold_fitting import FitParts, Fold, FoldFit, fit_alone, fit_parts, trainings
 from mine_fast.jobs import Plan, Progress, Report, Task, run_tasks
 from mine_fast.result import Flag, History, MIResult
+from mine_fast.settings import TrainingSettings, default_steps
 from mine_fast.splitting import split_folds, split_off
-from mine_fast.training import TrainingSettings, default_steps
 
 if TYPE_CHECKING:
     from mine_fast.loss import DVLoss

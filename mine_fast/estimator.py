@@ -222,7 +222,8 @@ class MINE(DVLoss):
         The rows are split into folds; each fold is evaluated by a critic that trained and was chosen on the others,
         from T's weights as they were before an earlier `fit` or `optimize` of this module: training then, on rows that
         are held out now, does not count. (Weights that were loaded into this module, or trained by a loop of the
-        caller's own, do.) Afterwards T holds the weights of the first fold's critic.
+        caller's own, do.) Afterwards T holds the weights of the first fold's critic. Parts of T in evaluation mode are
+        frozen, and stay so, unless T as a whole is in it.
         Whatever the loss, the estimate is the DV bound on held-out rows, with scores of "infonce", which are right up
         to a function of x, taken relative to log mean exp T(x, y_j) over 256 training rows j.
 

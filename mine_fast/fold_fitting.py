@@ -25,10 +25,10 @@ from mine_fast.pair_scoring import PairScorer
 from mine_fast.reference import log_mean_exp
 from mine_fast.selection import FoldHistory
 from mine_fast.separable import SeparableCritic
+from mine_fast.settings import TrainingSettings
 from mine_fast.stacking import stacking_weights
 from mine_fast.training import (
     LEVEL_ROWS_TO_READ,
-    TrainingSettings,
     fitting_threads,
     free_level,
     train_critic,

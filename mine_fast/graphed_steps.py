@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from mine_fast.data import ArraySource, PairSource
+from mine_fast.settings import TrainingSettings
 from mine_fast.steps import TorchSteps, averaging_weight
 
 if TYPE_CHECKING:
     from mine_fast.loss import DVLoss
-    from mine_fast.training import TrainingSettings
 
 __all__ = ["STEPS_PER_GRAPH", "GraphedSteps", "capture", "graph_obstacle", "on_side_stream"]
 

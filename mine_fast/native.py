@@ -25,6 +25,7 @@ from mine_fast.loss import DVLoss
 from mine_fast.modules import has_parameter_hooks, is_plain
 from mine_fast.ops import LOSSES
 from mine_fast.pair_scoring import PairScorer, by_rows
+from mine_fast.settings import check_engine
 
 __all__ = [
     "EngineCritic",
@@ -36,8 +37,6 @@ __all__ = [
     "pair_scorer",
     "use_engine",
 ]
-
-ENGINES = ("auto", "native", "torch", "graph")
 
 #: The number of what `EngineCritic.state_dict` holds.
 STATE_FORMAT = 1
@@ -56,8 +55,7 @@ def use_engine(engine: str, obstacle: str | None) -> bool:
     Raises:
         ValueError: an unknown engine, or "native" with an obstacle.
     """
-    if engine not in ENGINES:
-        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
+    check_engine(engine)
     if engine == "native" and obstacle:
         raise ValueError(f"engine='native' cannot train this: {obstacle}; engine='auto' falls back to torch")
     return engine in ("auto", "native") and obstacle is None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -14,10 +13,8 @@ from mine_fast.errors import DivergenceError
 from mine_fast.evaluation import ESTIMATE_TAIL_ROWS, HeldOutScores, influence_variance
 from mine_fast.held_out_pairs import HeldOutPairs
 from mine_fast.pair_scoring import PairScorer
+from mine_fast.settings import TrainingSettings
 from mine_fast.steps import Keep
-
-if TYPE_CHECKING:
-    from mine_fast.training import TrainingSettings
 
 __all__ = ["RISE_NATS", "RISE_SHARE", "FoldHistory", "Selection"]
 

@@ -19,12 +19,12 @@ from mine_fast.errors import DivergenceError
 from mine_fast.modules import in_mode, kept_state
 from mine_fast.native import EngineCritic, engine_rows, engine_shuffles
 from mine_fast.reference import PASS_STREAM, bijection
+from mine_fast.settings import TrainingSettings
 from mine_fast.threads import allowed_threads
 from mine_fast.workers import raise_if_cancelled, still_wanted
 
 if TYPE_CHECKING:
     from mine_fast.loss import DVLoss
-    from mine_fast.training import TrainingSettings
 
 
 #: Multiply-adds, of a forward pass, between two looks at whether a fit is still wanted: a few hundredths of a second.

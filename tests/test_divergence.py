@@ -19,9 +19,9 @@ from mine_fast.experiments.gaussian import mean_curve
 from mine_fast.flags import diverged
 from mine_fast.result import History
 from mine_fast.selection import Selection
+from mine_fast.settings import TrainingSettings
 from mine_fast.stacked_training import StackedSteps, train_together
 from mine_fast.steps import NativeSteps
-from mine_fast.training import TrainingSettings
 
 STEPS = {"steps": 400, "evaluate_every": 20, "batch_size": 128, "learning_rate": 5e-3}
 

@@ -15,7 +15,7 @@ from mine_fast.cli import main
 from mine_fast.clustering import average_linkage
 from mine_fast.column_pairs import SINGLE_COLUMNS
 from mine_fast.multiple_testing import q_values
-from mine_fast.training import default_steps
+from mine_fast.settings import default_steps
 from mine_fast.variables import table_variables
 
 QUICK = dict(steps=15, folds=2, evaluate_every=5, batch_size=64)
