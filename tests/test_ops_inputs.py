@@ -206,7 +206,7 @@ def test_marginal_samples_are_checked_under_their_name() -> None:
 def test_a_batch_that_is_not_dense_is_named() -> None:
     for make in NOT_DENSE.values():
         with pytest.raises(TypeError, match="z must be a dense tensor"):
-            check_batch(x=X, z=make())
+            check_batch(True, x=X, z=make())
         with pytest.raises(TypeError, match="z must be a dense tensor"):
             as_rows(make(), "z")
 
