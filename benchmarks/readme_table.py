@@ -81,7 +81,7 @@ def step_table(document: dict[str, Any]) -> str:
     lines = [
         wrapped(
             f"**A training step** with `MINE` as the loss in a Python loop (CPU ms, one thread, {machine(document)}; "
-            "medians of contenders that alternate in one run, in brackets the ratio to ours):"
+            "medians of contenders that alternate in one run, in brackets the median of the rounds' ratios to ours):"
         ),
         "",
         f"| critic | {' | '.join(contenders)} |",
@@ -103,8 +103,8 @@ def many_table(document: dict[str, Any]) -> str:
         wrapped(
             "**Many estimates**: wall seconds of `estimate_many` on K pairs of one column each, 2000 rows, beside ways "
             f"to make as many optimiser steps ({document['threads']} threads, loops on one; {machine(document)}; in "
-            "brackets the ratio to ours; slow contenders were timed on part of the work and scaled up, see "
-            "benchmarks/estimate_many.py). Ours alone also scores held-out rows and tests:"
+            "brackets the median of the rounds' ratios to ours; what is slow, ours at K = 512 too, was timed on part of "
+            "the work and scaled up, see benchmarks/estimate_many.py). Ours alone also scores held-out rows and tests:"
         ),
         "",
         f"| K | {' | '.join(map(str, counts))} |",

@@ -138,7 +138,9 @@ def _parser() -> argparse.ArgumentParser:
     experiment.add_argument("name", metavar="NAME", nargs="?", help="which; see --list")
     experiment.add_argument("--list", action="store_true", help="print what there is")
     experiment.add_argument(
-        "--preset", default="quick", help="quick (minutes), paper (the published scale) or smoke (seconds)"
+        "--preset",
+        default="quick",
+        help="quick (minutes; gan-stacked-mnist an hour), paper (the published scale) or smoke (seconds)",
     )
     experiment.add_argument("--out", metavar="DIR", type=Path, help="folder of results (default: runs/NAME-PRESET)")
     seeds = experiment.add_mutually_exclusive_group()

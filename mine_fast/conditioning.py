@@ -11,7 +11,14 @@ import torch
 
 from mine_fast.arrays import alike, as_pair
 from mine_fast.checks import check_progress
-from mine_fast.cross_fitting import CrossFit, check_rows, cross_fit, independent_result, training_settings
+from mine_fast.cross_fitting import (
+    CrossFit,
+    check_rows,
+    cross_fit,
+    independent_result,
+    training_settings,
+    used_settings,
+)
 from mine_fast.data import ArraySource, PairSource
 from mine_fast.default_critics import MLPCritic, StackedCritic
 from mine_fast.devices import usable_device
@@ -90,12 +97,13 @@ def conditional(
     with ordinary_autograd(), torch.device("cpu"):
         mine = DVLoss(loss=loss, alpha=alpha, clip=clip, seed=seed)
     x, y, z = _samples(x, y, z)
-    check_rows(len(x), training_settings(settings, len(x)))
+    resolved = training_settings(settings, len(x))
+    check_rows(len(x), resolved)
     flags, degenerate = constants(ArraySource(x, y))
     if degenerate:
-        return dataclasses.replace(
-            independent_result(len(x), flags, seed, dict(settings), time.perf_counter() - started), quantity=_QUANTITY
-        )
+        used = used_settings(mine, resolved)
+        result = independent_result(len(x), flags, seed, used, time.perf_counter() - started)
+        return dataclasses.replace(result, quantity=_QUANTITY)
     whole, known = ArraySource(x, torch.cat([y, z], 1)), ArraySource(x, z)
     # Both terms need the same folds. Copies of (x, y, z) are copies of (x, z), so those groups keep both apart.
     groups = duplicate_groups(known)

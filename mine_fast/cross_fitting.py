@@ -51,6 +51,7 @@ __all__ = [
     "plan_cross_fit",
     "steps_of",
     "training_settings",
+    "used_settings",
 ]
 
 #: Fewer rows leave a fold without enough to train, to choose and to evaluate.
@@ -112,6 +113,12 @@ def check_rows(rows: int, settings: TrainingSettings) -> None:
         raise ValueError(f"folds must leave at least 4 rows in each, got {settings.folds} folds for {rows} rows")
 
 
+def used_settings(mine: DVLoss, settings: TrainingSettings) -> dict[str, Any]:
+    """What a result says of how it was made."""
+    used = {**dataclasses.asdict(settings), "loss": mine.loss, "alpha": mine.alpha, "clip": mine.clip}
+    return {**used, "marginals": "all", "shuffles": None} if mine.marginals == "all" else used
+
+
 def steps_of(mine: DVLoss, settings: TrainingSettings) -> int:
     """Steps of all folds, as progress counts them."""
     return settings.folds * trainings(mine) * settings.steps
@@ -165,9 +172,7 @@ def plan_cross_fit(
     rows = len(source)
     check_rows(rows, settings)
     flags, degenerate = constants(source, names)
-    used = {**dataclasses.asdict(settings), "loss": mine.loss, "alpha": mine.alpha, "clip": mine.clip}
-    if mine.marginals == "all":
-        used |= {"marginals": "all", "shuffles": None}
+    used = used_settings(mine, settings)
     if degenerate:
         result = independent_result(rows, flags, seed, used, time.perf_counter() - started)
         return CrossFitPlan([], lambda fits: CrossFit(result, None, mine.log_ema, [], [], []))

@@ -21,7 +21,9 @@ try:
     from sklearn.utils import check_random_state
     from sklearn.utils.validation import check_is_fitted, validate_data
 except ImportError as error:
-    raise ImportError("MutualInfoSelector needs scikit-learn 1.6 or later: pip install 'mine-fast[sklearn]'") from error
+    raise ImportError(
+        "MutualInfoSelector needs scikit-learn 1.6 or later: pip install '.[sklearn]' in the repository"
+    ) from error
 
 if TYPE_CHECKING:
     import torch

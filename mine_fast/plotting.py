@@ -32,7 +32,7 @@ def needing_matplotlib(what: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise ImportError(f"{what} needs matplotlib: pip install 'mine-fast[plot]'") from error
+        raise ImportError(f"{what} needs matplotlib: pip install '.[plot]' in the repository") from error
 
 
 def new_figure(size: tuple[float, float]) -> Figure:

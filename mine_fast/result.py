@@ -127,7 +127,7 @@ class MIResult:
             (where the critic reads ranks). docs/flags.md tells what each means and what to do.
         history: training curves.
         seed: the seed that gives this result again.
-        settings: all other settings by name.
+        settings: all other settings by name, as arguments of what made it.
         fold_mi: the estimate of every fold.
         joint_scores: [m], critic scores T(x_i, y_i) of held-out pairs, a sample for plotting.
         marginal_scores: [k], scores of shuffled pairs, likewise.

@@ -55,8 +55,9 @@ def combine_trainings(trainings: Sequence[Training]) -> MIResult:
     results = [training.result for training in trainings]
     first, count = results[0], len(results)
     influences = [training.influence for training in trainings if training.influence is not None]
+    settings = {**first.settings, "n_seeds": count}
     if not influences:  # a variable is constant: there is nothing that could differ
-        return dataclasses.replace(first, trainings=tuple(results), training_spread=0.0)
+        return dataclasses.replace(first, settings=settings, trainings=tuple(results), training_spread=0.0)
     certified = [r.mi if r.certified_mi is None else r.certified_mi for r in results]
     sampling = [influence_variance(psi, trainings[0].groups) for psi in torch.stack(influences).mean(0)]
     spread, certified_spread = statistics.stdev(r.mi for r in results), statistics.stdev(certified)
@@ -72,6 +73,7 @@ def combine_trainings(trainings: Sequence[Training]) -> MIResult:
         certified_stderr=math.sqrt(sampling[1] + certified_spread**2 / count),
         certifiable=statistics.fmean(r.certifiable for r in results),
         seconds=sum(r.seconds for r in results),
+        settings=settings,
         trainings=tuple(results),
         training_spread=spread,
     )

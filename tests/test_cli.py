@@ -303,7 +303,8 @@ def test_plot_without_matplotlib(table, estimate, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
     assert run("estimate", table, "--x", "x", "--y", "y", "--plot", "a.png") == 2
-    assert capsys.readouterr().err == "mine-fast: error: --plot needs matplotlib: pip install 'mine-fast[plot]'\n"
+    message = "--plot needs matplotlib: pip install '.[plot]' in the repository"
+    assert capsys.readouterr().err == f"mine-fast: error: {message}\n"
     assert estimate.calls == []
 
 

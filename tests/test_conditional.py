@@ -202,6 +202,8 @@ def test_a_constant_x_or_y_is_independent(which):
     data[which] = np.ones(100)
     r = mine_fast.conditional(*data)
     assert (r.mi, r.stderr, r.p_value, r.quantity) == (0, 0, 1, "I(X;Y|Z)")
+    assert mine_fast.conditional(*data, seed=r.seed, **r.settings).settings == r.settings
+    assert r.settings["steps"] == 300
 
 
 @pytest.mark.parametrize(

@@ -270,6 +270,8 @@ def test_the_mean_of_trainings():
     assert "trainings          3; they differ by" in str(r)
     assert r.to_dict()["training_mi"] == [one.mi for one in alone]
     assert_same(mine_fast.estimate_many([(x, y)], seed=7, n_seeds=3, **QUICK)[0], r)
+    assert r.settings["n_seeds"] == 3
+    assert_same(mine_fast.estimate(x, y, seed=r.seed, **r.settings), r)
 
 
 def test_the_error_of_the_mean_by_hand():

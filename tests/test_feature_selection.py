@@ -230,7 +230,7 @@ assert "MutualInfoSelector" in dir(mine_fast)
 try:
     mine_fast.MutualInfoSelector
 except ImportError as error:
-    assert "pip install 'mine-fast[sklearn]'" in str(error)
+    assert "pip install '.[sklearn]' in the repository" in str(error)
 else:
     raise AssertionError
 """

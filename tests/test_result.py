@@ -318,5 +318,5 @@ def test_plot_without_matplotlib(monkeypatch):
     for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(ImportError, match=re.escape("pip install 'mine-fast[plot]'")):
+    with pytest.raises(ImportError, match=re.escape("pip install '.[plot]' in the repository")):
         result().plot()

@@ -51,5 +51,5 @@ def load(name: str) -> Experiment[Any]:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("mine_fast"):
             raise
-        raise ImportError(f"experiments need {error.name}: pip install 'mine-fast[experiments]'") from error
+        raise ImportError(f"experiments need {error.name}: pip install '.[experiments]' in the repository") from error
     return experiment

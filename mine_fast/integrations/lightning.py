@@ -33,7 +33,7 @@ def _callback_class() -> Any:
             return import_module(f"{package}.callbacks").Callback
         except ImportError:
             continue
-    raise ImportError("MutualInfoCallback needs Lightning: pip install 'mine-fast[lightning]'")
+    raise ImportError("MutualInfoCallback needs Lightning: pip install '.[lightning]' in the repository")
 
 
 #: Of `estimate`, whose other arguments are training settings.

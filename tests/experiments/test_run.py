@@ -267,7 +267,7 @@ def test_the_extra_is_named_where_a_package_is_missing(monkeypatch):
         raise ModuleNotFoundError("No module named 'lightning_fabric'", name="lightning_fabric")
 
     monkeypatch.setattr("mine_fast.experiments.import_module", missing)
-    with pytest.raises(ImportError, match=r"need lightning_fabric: pip install 'mine-fast\[experiments\]'"):
+    with pytest.raises(ImportError, match=r"need lightning_fabric: pip install '\.\[experiments\]' in the repository"):
         load("gaussian")
 
 
