@@ -71,12 +71,23 @@ def cuda_decision() -> tuple[bool, str]:
     return True, f"built with the toolkit of torch's CUDA {torch.version.cuda}"
 
 
+def cuda_architectures() -> list[str]:
+    """What the kernels are built for: what is common, what comes later, and what is there."""
+    built = ["8.0", "9.0+PTX"]
+    if torch.cuda.is_available():
+        for device in range(torch.cuda.device_count()):
+            major, minor = torch.cuda.get_device_capability(device)
+            if (major, minor) < (9, 0) and f"{major}.{minor}" not in built:
+                built.insert(0, f"{major}.{minor}")
+    return built
+
+
 def extensions_and_commands() -> tuple[list, dict]:
     check_torch(torch.__version__)
     cuda_home = find_cuda_home()
     if cuda_home:
         os.environ["CUDA_HOME"] = cuda_home  # read by torch.utils.cpp_extension at import
-    os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "8.0;9.0+PTX")  # without a GPU torch cannot guess
+    os.environ.setdefault("TORCH_CUDA_ARCH_LIST", ";".join(cuda_architectures()))
     from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension
 
     # -fno-trapping-math and -fno-math-errno change no value; without them gcc does not vectorise comparisons.

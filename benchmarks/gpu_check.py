@@ -10,6 +10,7 @@ file, which is written anew after every stage, and the next stage runs.
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import math
 import os
@@ -93,9 +94,14 @@ def environment() -> dict[str, Any]:
     }
 
 
-def run_program(command: list[str], seconds: float, cwd: Path = results.ROOT) -> dict[str, Any]:
-    """Its last line, and the end of its output if it failed."""
-    result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=seconds)
+#: Of the kernels.
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def run_program(command: list[str], seconds: float, cwd: Path = results.ROOT, **variables: str) -> dict[str, Any]:
+    """Its last line, and the end of its output if it failed; `variables` are of its environment."""
+    environment = os.environ | variables
+    result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=seconds, env=environment)
     lines = result.stdout.strip().splitlines() or result.stderr.strip().splitlines() or [""]
     record: dict[str, Any] = {"ok": result.returncode == 0, "summary": lines[-1]}
     if result.returncode != 0:
@@ -121,23 +127,29 @@ def sanitizer(tool: str, seconds: float) -> dict[str, Any]:
     if program is None:
         return {"ok": None, "summary": "skipped: compute-sanitizer is not installed"}
     command = [program, "--tool", tool, "--error-exitcode", "9", sys.executable, __file__, "--exercise"]
-    return run_program(command, seconds)
+    # Without torch's cache of memory, in whose blocks an access beyond a tensor goes unseen.
+    return run_program(command, seconds, PYTORCH_NO_CUDA_MEMORY_CACHING="1")
 
 
-def exercise() -> None:
-    """Every kernel once or twice, small: what compute-sanitizer watches."""
-    for rows, x_width, y_width, shuffles in ((2, 1, 1, 1), (401, 20, 24, 3), (70, 3, 1200, 2)):
-        key = ops.shuffle_key(rows, device="cuda")
-        x = torch.randn(rows, x_width, device="cuda", requires_grad=True)
-        y = torch.randn(rows, y_width, device="cuda", requires_grad=True)
-        weight = torch.randn(33, x_width + y_width, device="cuda", requires_grad=True)
+def exercise(device: str = "cuda") -> None:
+    """Every kernel, small, in every dtype and with every activation: what compute-sanitizer watches."""
+    sizes = ((2, 1, 1, 1), (401, 20, 24, 3), (70, 3, 1200, 2))
+    for dtype, (rows, x_width, y_width, shuffles) in itertools.product(DTYPES, sizes):
+        key = ops.shuffle_key(rows, device=device)
+        x, y, weight = (
+            # Views that begin at the second number: no vector of them is aligned.
+            torch.randn(1 + a * b, device=device, dtype=dtype)[1:].view(a, b).requires_grad_()
+            for a, b in ((rows, x_width), (rows, y_width), (33, x_width + y_width))
+        )
         ops.advance_key(key)
         ops.shuffle_index(rows, key, shuffles, inverse=True)
         total = ops.marginal_shuffle(y, key, shuffles).sum() + ops.pair(x, y, key, shuffles).sum()
-        total = total + ops.paired_first_layer(x, y, weight, None, key, shuffles, "gelu").sum()
-        scores = torch.randn(7 * rows + 20_000 * (rows == 401), device="cuda", requires_grad=True)
-        (total + ops.dv_loss_of_scores(scores, rows).loss).backward()
-    torch.cuda.synchronize()
+        for activation in ops.ACTIVATIONS:
+            total = total + ops.paired_first_layer(x, y, weight, None, key, shuffles, activation).sum()
+        scores = torch.randn(7 * rows + 20_000 * (rows == 401), device=device, dtype=dtype, requires_grad=True)
+        (total + sum(ops.dv_loss_of_scores(scores, rows, loss=loss).loss for loss in ops.LOSSES)).backward()
+    if device == "cuda":
+        torch.cuda.synchronize()
 
 
 def bandwidth() -> Iterator[dict[str, Any]]:

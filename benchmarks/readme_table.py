@@ -104,7 +104,8 @@ def many_table(document: dict[str, Any]) -> str:
             "**Many estimates**: wall seconds of `estimate_many` on K pairs of one column each, 2000 rows, beside ways "
             f"to make as many optimiser steps ({document['threads']} threads, loops on one; {machine(document)}; in "
             "brackets the median of the rounds' ratios to ours; what is slow, ours at K = 512 too, was timed on part "
-            "of the work and scaled up, see benchmarks/estimate_many.py). Ours alone also scores held-out rows and tests:"
+            "of the work and scaled up, see benchmarks/estimate_many.py). Ours alone also scores held-out rows and "
+            "tests:"
         ),
         "",
         f"| K | {' | '.join(map(str, counts))} |",

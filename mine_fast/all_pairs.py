@@ -25,7 +25,7 @@ from mine_fast.ops.all_pairs import all_pairs_term
 from mine_fast.ops.dv import dv_term
 from mine_fast.reference import log_sum_exp, sum_dtype
 
-__all__ = ["all_pairs_loss", "all_pairs_terms"]
+__all__ = ["all_pairs_loss", "all_pairs_terms", "goes_by_tiles"]
 
 #: Pairs that a critic is called on at once.
 TILE_PAIRS = 16_384
@@ -62,11 +62,16 @@ def all_pairs_loss(
     """
     if x.shape[0] < 2:
         raise ValueError(f"x and z need at least 2 rows: a batch of {x.shape[0]} has no marginal pairs")
-    fused = fused_name(loss)
-    if fused is not None and (layers := _perceptron(critic, method)) is not None:
+    fused, layers = fused_name(loss), _perceptron(critic, method)
+    if fused is not None and layers is not None:
         return explaining(_of_perceptron, layers, method, x, y, fused, log_ema, alpha)
     _check_independent_rows(critic)
     return explaining(_of_tiles, critic, method, x, y, loss, clip, log_ema, alpha)
+
+
+def goes_by_tiles(critic: object, method: str | None, loss: str) -> bool:
+    """Whether a critic is called on tiles, each made again in the backward, and no op knows it as it is now."""
+    return fused_name(loss) is None or _perceptron(critic, method) is None
 
 
 def _perceptron(critic: object, method: str | None) -> nn.Sequential | None:

@@ -66,8 +66,9 @@ def _all_pairs(
             _diagonal(weights, begin).fill_(-1 / rows)
             critic.add_gradient(begin, end, weights)
         gradient = critic.gradient()
-    value, new_log_ema, statistics = (t.to(log_ema.dtype) for t in (value, new_log_ema, statistics))
-    return value, new_log_ema, statistics, gradient
+    value, statistics = value.to(log_ema.dtype), statistics.to(log_ema.dtype)
+    # A copy: losses without an average give back the one that came, and the schema of the op knows no alias.
+    return value, new_log_ema.to(log_ema.dtype, copy=True), statistics, gradient
 
 
 def _tiles(x_part: Tensor) -> Iterator[tuple[int, int]]:

@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from mine_fast import _library
+from mine_fast.all_pairs import goes_by_tiles
+from mine_fast.critics import scores_all_pairs
 from mine_fast.data import ArraySource, PairSource
 from mine_fast.settings import TrainingSettings
 from mine_fast.steps import TorchSteps, averaging_weight
@@ -28,6 +31,12 @@ __all__ = ["STEPS_PER_GRAPH", "GraphedSteps", "capture", "graph_obstacle", "on_s
 
 STEPS_PER_GRAPH = 10
 
+Body = Callable[[], None]
+#: Runs a body for the first time, on a device.
+First = Callable[[Body, torch.device], None]
+#: Makes what runs a body again, on a device.
+Record = Callable[[Body, torch.device], Body]
+
 
 def graph_obstacle(mine: DVLoss, source: PairSource) -> str | None:
     """Why a CUDA graph cannot train a loss module on these rows, or None."""
@@ -38,24 +47,45 @@ def graph_obstacle(mine: DVLoss, source: PairSource) -> str | None:
         return "the rows are fetched from a dataset, not held in memory"
     if source.device not in devices:
         return f"the rows are on {source.device}"
+    if _library.CUDA_MISSING is not None:
+        return f"mine_fast has no CUDA kernels here ({_library.CUDA_MISSING})"
+    return loss_obstacle(mine)
+
+
+def loss_obstacle(mine: DVLoss) -> str | None:
+    """What in a step of a loss asks the device for a value, which no graph can record; or None."""
+    if mine.marginals != "all" or scores_all_pairs(mine.T, mine.method):
+        return None
+    if goes_by_tiles(mine.T, mine.method, mine.loss):
+        return "marginals='all' calls T on tiles, and keeps the state of the random numbers for their backward"
     return None
 
 
-def on_side_stream(body: Callable[[], None]) -> None:
+def on_side_stream(body: Callable[[], None], device: torch.device) -> None:
     """Run what a graph is to hold once outside it, as capturing asks for: it allocates what later runs find there."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        body()
-    torch.cuda.current_stream().wait_stream(stream)
+    with torch.cuda.device(device):
+        stream = torch.cuda.Stream(device)
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            body()
+        torch.cuda.current_stream().wait_stream(stream)
 
 
-def capture(body: Callable[[], None]) -> Callable[[], None]:
-    """What runs the launches of `body` again; `body` itself is recorded, not run."""
+def capture(body: Callable[[], None], device: torch.device) -> Callable[[], None]:
+    """What runs the launches of `body` again; `body` itself is recorded, not run.
+
+    On the device of what it computes with: torch captures on the current one, and its own stream for that is of the
+    first device that captured.
+    """
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.device(device), torch.cuda.graph(graph, stream=torch.cuda.Stream(device)):
         body()
-    return graph.replay
+
+    def replay() -> None:
+        with torch.cuda.device(device):
+            graph.replay()
+
+    return replay
 
 
 class GraphedSteps(TorchSteps):
@@ -67,7 +97,7 @@ class GraphedSteps(TorchSteps):
         train_rows: int64, rows to train on.
         settings: see `TrainingSettings`.
         seed: of the batch order.
-        first: runs the first steps.
+        first: runs the first steps, on a device.
         record: makes a replay of the steps.
         critics: [K] where a step is one of K critics, each on rows of its own; [] of one.
     """
@@ -79,13 +109,13 @@ class GraphedSteps(TorchSteps):
         train_rows: Tensor,
         settings: TrainingSettings,
         seed: int,
-        first: Callable[[Callable[[], None]], None] = on_side_stream,
-        record: Callable[[Callable[[], None]], Callable[[], None]] = capture,
+        first: First = on_side_stream,
+        record: Record = capture,
         critics: tuple[int, ...] = (),
     ) -> None:
         device = next(mine.parameters()).device
         super().__init__(mine, source, train_rows.to(device), settings, seed)
-        self.first, self.record = first, record
+        self.first, self.record, self.device = first, record, device
         self.warm = False
         self.replay: Callable[[], None] | None = None
         rows = min(settings.batch_size, train_rows.numel())
@@ -118,10 +148,10 @@ class GraphedSteps(TorchSteps):
             elif self.replay is not None:
                 self.replay()
             elif not self.warm:
-                self.first(lambda: self._run(STEPS_PER_GRAPH))
+                self.first(lambda: self._run(STEPS_PER_GRAPH), self.device)
                 self.warm = True
             else:
-                self.replay = self.record(lambda: self._run(STEPS_PER_GRAPH))
+                self.replay = self.record(lambda: self._run(STEPS_PER_GRAPH), self.device)
                 self.replay()
             total += self.losses[:steps].double().sum(0)
             left -= steps

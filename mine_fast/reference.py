@@ -300,8 +300,8 @@ def dv_term(
         log_ema = torch.where(finite, torch.where(log_ema == -math.inf, batch, moved), log_ema)
         log_normaliser = torch.where(finite, log_ema, batch)
         # The value is that of the batch, the gradient that of the moving average: exp(t - log_ema) / M.
-        weight = torch.exp(marginal - log_normaliser) / marginal.numel()
-        second = torch.where(finite, batch + weight.sum() - weight.sum().detach(), level)
+        weight = (torch.exp(marginal - log_normaliser) / marginal.numel()).sum()
+        second = torch.where(finite, batch + (weight - weight.detach()), level)
     elif loss == "mine_biased":
         second = level
     else:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from mine_fast.bounds import fused_name
 from mine_fast.critics import call_critic, scores_all_pairs
 from mine_fast.data import ArraySource
 from mine_fast.fold_fitting import ToTrain
-from mine_fast.graphed_steps import GraphedSteps, capture, on_side_stream
+from mine_fast.graphed_steps import First, GraphedSteps, Record, capture, on_side_stream
 from mine_fast.loss import DVLoss
 from mine_fast.modules import kept_state
 from mine_fast.native import network_stacks, pair_scorer
@@ -120,8 +120,8 @@ class StackedSteps(GraphedSteps):
     def __init__(
         self,
         wanted: Sequence[ToTrain],
-        first: Callable[[Callable[[], None]], None] | None = None,
-        record: Callable[[Callable[[], None]], Callable[[], None]] | None = None,
+        first: First | None = None,
+        record: Record | None = None,
     ) -> None:
         losses, fold, rows = [one.loss for one in wanted], wanted[0].fold, wanted[0].rows
         device = rows.device
@@ -133,8 +133,8 @@ class StackedSteps(GraphedSteps):
             fold.train,
             fold.settings,
             fold.seed,
-            first or (on_side_stream if graphs else lambda body: body()),
-            record or (capture if graphs else lambda body: body),
+            first or (on_side_stream if graphs else lambda body, device: body()),
+            record or (capture if graphs else lambda body, device: body),
             critics=(len(wanted),),
         )
         self.stacked, self.losses_of = stacked, losses

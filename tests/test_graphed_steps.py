@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import mine_fast
 from mine_fast.data import ArraySource
-from mine_fast.graphed_steps import STEPS_PER_GRAPH, GraphedSteps, graph_obstacle
+from mine_fast.graphed_steps import STEPS_PER_GRAPH, GraphedSteps, graph_obstacle, loss_obstacle
 from mine_fast.steps import TorchSteps
 
 
@@ -29,12 +29,14 @@ class Recorder:
     def __init__(self):
         self.first_runs = self.records = self.replays = 0
 
-    def first(self, body):
+    def first(self, body, device):
+        assert device == torch.device("cpu")
         self.first_runs += 1
         with NoValues():
             body()
 
-    def record(self, body):
+    def record(self, body, device):
+        assert device == torch.device("cpu")
         self.records += 1
 
         def replay():
@@ -107,6 +109,22 @@ def test_the_capture_sees_no_new_storage():
 def test_a_value_asked_for_is_found():
     with NoValues(), pytest.raises(AssertionError, match="_local_scalar_dense"):
         float(torch.ones(1).sum())
+
+
+@pytest.mark.parametrize(
+    ("critic", "method", "loss", "marginals", "captured"),
+    [
+        (perceptron, "concat", "mine", "all", True),
+        (perceptron, "concat", "js", "all", False),
+        (perceptron, "concat", "js", "shuffle", True),
+        (lambda: nn.Bilinear(2, 1, 1), None, "mine", "all", False),
+        (lambda: mine_fast.SeparableCritic(2, 1, (16, 16), 4), None, "infonce", "all", True),
+        (lambda: nn.Sequential(mine_fast.GaussianNoise(0.1), *perceptron()), "concat", "mine", "all", False),
+    ],
+)
+def test_losses_that_keep_the_state_of_random_numbers_are_not_captured(critic, method, loss, marginals, captured):
+    mine = mine_fast.MINE(critic(), loss, method=method, marginals=marginals)
+    assert (loss_obstacle(mine) is None) is captured
 
 
 def test_what_a_graph_cannot_train_is_said():

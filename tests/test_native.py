@@ -252,3 +252,18 @@ def test_four_threads_at_once_give_what_one_gives():
     for worker in workers:
         worker.join()
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("marginals", ["shuffle", "all"])
+@pytest.mark.parametrize("bias", [95.0, 110.0])
+def test_a_loss_that_no_float_holds_leaves_everything_as_it_was(bias, marginals):
+    """As a double the loss of "fdiv" is finite far beyond; its gradient is not."""
+    critic = stack()
+    with torch.no_grad():
+        critic[-1].bias.fill_(bias)
+    mine = mine_fast.MINE(critic, "fdiv", method="concat", marginals=marginals, seed=0)
+    before = copy.deepcopy(critic.state_dict())
+    with pytest.raises(mine_fast.DivergenceError, match="the state before that step is kept"):
+        mine.optimize(*data(100), iters=2, batch_size=50, engine="native")
+    for name, value in critic.state_dict().items():
+        assert torch.equal(value, before[name]), name

@@ -201,15 +201,16 @@ def test_second_derivative_is_refused_and_names_the_reference():
         grad.square().sum().backward()
 
 
+@pytest.mark.parametrize("loss", range(3))
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_opcheck(dtype):
+def test_opcheck(dtype, loss):
     made = Perceptron(11, dtype=dtype)
     layers = [
         t.detach().requires_grad_() for layer in zip(made.weights[1:], made.biases[1:], strict=True) for t in layer
     ]
     parts = [sample(11, 13, seed=s, dtype=dtype).requires_grad_() for s in range(2)]
     log_ema = torch.tensor(0.3, dtype=dtype)
-    opcheck(raw.all_pairs.default, (*parts, layers, [1, 6], [1.0, 1.0], log_ema, 0.1, 0, True))
+    opcheck(raw.all_pairs.default, (*parts, layers, [1, 6], [1.0, 1.0], log_ema, 0.1, loss, True))
     inputs = [part.detach() for part in parts]
     opcheck(raw.all_pairs_backward.default, (log_ema, inputs[0].flatten(), inputs))
 

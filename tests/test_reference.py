@@ -205,3 +205,14 @@ def test_log_sum_exp_of_masked_and_broken_scores():
         torch.testing.assert_close(*(one.grad for one in scores), equal_nan=True)
     scores = torch.linspace(-3, 4, 12, dtype=torch.float64).view(3, 4).requires_grad_()
     assert torch.autograd.gradgradcheck(lambda s: reference.log_sum_exp(s, 1), scores)
+
+
+@pytest.mark.parametrize("alpha", [1e-2, 1e-4])
+def test_the_value_does_not_feel_the_weights_of_the_gradient(alpha):
+    """Where the average lags far behind, the weights sum to 1 / alpha; the value is that of the batch all the same."""
+    scores = torch.randn(300, generator=torch.Generator().manual_seed(0))
+    found, exact = (
+        reference.dv_term(scores.to(dtype), 100, torch.tensor(-30.0, dtype=dtype), alpha, "mine")[0]
+        for dtype in (torch.float32, torch.float64)
+    )
+    assert found.item() == pytest.approx(exact.item(), abs=5e-7)

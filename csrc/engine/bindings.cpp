@@ -30,6 +30,7 @@ IndexArray checked_partner(const py::object& partner, int64_t n) {
   if (partner.is_none()) return IndexArray(std::vector<py::ssize_t>{});
   require(py::isinstance<py::array_t<int64_t>>(partner), "partner must be a numpy array of int64 or None");
   const auto index = py::array_t<int64_t, py::array::c_style | py::array::forcecast>::ensure(partner);
+  if (!index) throw std::bad_alloc();  // of one that repeats its rows in no memory, say
   require(index.ndim() == 2 && index.shape(1) == n,
           "partner must be [shuffles, " + std::to_string(n) + "], got " + described(index));
   const int64_t* rows = index.data();
@@ -169,6 +170,7 @@ class PyEngine {
             "x and y must have as many rows, got " + std::to_string(x.shape(0)) + " and " + std::to_string(y.shape(0)));
     require(x.shape(0) >= least,
             "x and y need at least " + std::to_string(least) + " rows, got " + std::to_string(x.shape(0)));
+    require(x.shape(0) <= INT32_MAX, "x and y must have at most 2147483647 rows, got " + std::to_string(x.shape(0)));
     return {x.data(), y.data(), x.shape(0)};
   }
 

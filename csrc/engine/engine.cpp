@@ -65,7 +65,8 @@ int64_t Engine::train(const Data& data, const TrainOptions& options, double* los
   for (int64_t s = 0; s < options.steps; ++s) {
     const StepState now = state(data.rows, batch);
     const GradientStep::Result result = step->compute(data, parameters.data(), now, poll);
-    if (!std::isfinite(result.term.loss) || !std::isfinite(result.scale))
+    // As a float: beyond, that of "fdiv" has a gradient that no float holds.
+    if (!std::isfinite(static_cast<float>(result.term.loss)) || !std::isfinite(result.scale))
       throw Divergence("the loss became " + std::to_string(result.term.loss) + " in step " + std::to_string(s) +
                        " of this run (step " + std::to_string(offset) +
                        " of the engine); the state before that step is kept");

@@ -166,3 +166,17 @@ def test_estimates_that_train_as_one_stack_are_those_made_alone() -> None:
         for engine in ("torch", "graph"):
             alone = mine_fast.estimate(*pair, engine=engine, **settings)
             assert found.mi == pytest.approx(alone.mi, abs=0.1 * alone.stderr)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_graphs_are_captured_on_the_device_of_the_data() -> None:
+    """Whichever device is current: there the capture records nothing, and a replay would train nothing."""
+    x = torch.randn(500, 1, generator=torch.Generator().manual_seed(0))
+    y = x + torch.randn(500, 1, generator=torch.Generator().manual_seed(1))
+    settings = {"steps": 60, "folds": 2, "engine": "graph", "device": "cuda:1"}
+    found = mine_fast.estimate(x, y, **settings)
+    with torch.cuda.device(1):
+        assert mine_fast.estimate(x, y, **settings).mi == found.mi
+    assert found.mi > 0.2
+    many = mine_fast.estimate_many([(x, y)] * 2, steps=60, folds=2, device="cuda:1")
+    assert all(one.mi > 0.2 for one in many)

@@ -179,3 +179,10 @@ def test_scores_by_factors(engine_module, width):
     assert engine_module.factor_scores(f.numpy(), g.numpy(), partner[:0].numpy()).shape == (0, 60)
     with pytest.raises(ValueError, match=r"f and g must be \[n, k\] both"):
         engine_module.factor_scores(f.numpy(), g[1:].numpy(), partner.numpy())
+
+
+def test_partners_that_no_memory_holds(engine_module):
+    """An array may repeat its rows in no memory; the engine's copy of it may not be had."""
+    rows = np.ones((4, 2), np.float32)
+    with pytest.raises(MemoryError):
+        engine_module.factor_scores(rows, rows, np.broadcast_to(np.zeros(1, np.int64), (2**44, 4)))
