@@ -37,6 +37,7 @@ import mine_fast
 from mine_fast import _library, info, ops
 from mine_fast.data import ArraySource
 from mine_fast.graphed_steps import STEPS_PER_GRAPH, GraphedSteps
+from mine_fast.ops._checks import FLOATING
 from mine_fast.steps import TorchSteps
 
 raw = torch.ops.mine_fast
@@ -94,14 +95,11 @@ def environment() -> dict[str, Any]:
     }
 
 
-#: Of the kernels.
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-
-
 def run_program(command: list[str], seconds: float, cwd: Path = results.ROOT, **variables: str) -> dict[str, Any]:
     """Its last line, and the end of its output if it failed; `variables` are of its environment."""
-    environment = os.environ | variables
-    result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=seconds, env=environment)
+    result = subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, timeout=seconds, env=os.environ | variables
+    )
     lines = result.stdout.strip().splitlines() or result.stderr.strip().splitlines() or [""]
     record: dict[str, Any] = {"ok": result.returncode == 0, "summary": lines[-1]}
     if result.returncode != 0:
@@ -134,7 +132,7 @@ def sanitizer(tool: str, seconds: float) -> dict[str, Any]:
 def exercise(device: str = "cuda") -> None:
     """Every kernel, small, in every dtype and with every activation: what compute-sanitizer watches."""
     sizes = ((2, 1, 1, 1), (401, 20, 24, 3), (70, 3, 1200, 2))
-    for dtype, (rows, x_width, y_width, shuffles) in itertools.product(DTYPES, sizes):
+    for dtype, (rows, x_width, y_width, shuffles) in itertools.product(sorted(FLOATING, key=str), sizes):
         key = ops.shuffle_key(rows, device=device)
         x, y, weight = (
             # Views that begin at the second number: no vector of them is aligned.

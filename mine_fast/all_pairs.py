@@ -62,20 +62,21 @@ def all_pairs_loss(
     """
     if x.shape[0] < 2:
         raise ValueError(f"x and z need at least 2 rows: a batch of {x.shape[0]} has no marginal pairs")
-    fused, layers = fused_name(loss), _perceptron(critic, method)
-    if fused is not None and layers is not None:
-        return explaining(_of_perceptron, layers, method, x, y, fused, log_ema, alpha)
+    if (layers := _perceptron(critic, method, loss)) is not None:
+        return explaining(_of_perceptron, layers, method, x, y, fused_name(loss), log_ema, alpha)
     _check_independent_rows(critic)
     return explaining(_of_tiles, critic, method, x, y, loss, clip, log_ema, alpha)
 
 
 def goes_by_tiles(critic: object, method: str | None, loss: str) -> bool:
     """Whether a critic is called on tiles, each made again in the backward, and no op knows it as it is now."""
-    return fused_name(loss) is None or _perceptron(critic, method) is None
+    return _perceptron(critic, method, loss) is None
 
 
-def _perceptron(critic: object, method: str | None) -> nn.Sequential | None:
+def _perceptron(critic: object, method: str | None, loss: str) -> nn.Sequential | None:
     """The layers of a critic that the op computes as it is now: noise draws numbers only in training mode."""
+    if fused_name(loss) is None:
+        return None
     layers = critic_layers(critic, method)
     if layers is None or any(isinstance(m, GaussianNoise) and m.training and m.std > 0 for m in layers):
         return None
@@ -125,7 +126,7 @@ def all_pairs_terms(
     Raises:
         ValueError, TypeError: as `all_pairs_loss`.
     """
-    if fused_name(loss) is not None and (layers := _perceptron(critic, method)) is not None:
+    if (layers := _perceptron(critic, method, loss)) is not None:
         start = torch.full((), -math.inf, device=x.device)
         bound, _ = explaining(_of_perceptron, layers, method, x, y, "mine_biased", start, 1.0)
         joint = call_critic(critic, method, x, y).to(bound.dtype)

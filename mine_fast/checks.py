@@ -28,9 +28,18 @@ def as_seed(value: object) -> int:
         ValueError: beyond 64 bits.
     """
     seed = as_integer("seed", value)
-    if not -(1 << 63) <= seed < 1 << 64:
-        raise ValueError(f"seed must fit in 64 bits, in [-2^63, 2^64), got {seed}")
+    check_64_bits("seed", seed)
     return seed
+
+
+def check_64_bits(name: str, value: int) -> None:
+    """Refuse an integer that 64 bits do not hold, signed or not.
+
+    Raises:
+        ValueError: beyond them.
+    """
+    if not -(1 << 63) <= value < 1 << 64:
+        raise ValueError(f"{name} must fit in 64 bits, in [-2^63, 2^64), got {value}")
 
 
 def as_number(name: str, value: object, wanted: str = "a number") -> float:

@@ -119,12 +119,7 @@ def conditional(
         return dataclasses.replace(fitted, result=dataclasses.replace(fitted.result, quantity=quantity))
 
     with ordinary_autograd():
-        both = fit(whole, "(y, z)", _WHOLE, 0), fit(known, "z", _KNOWN, 1)
-    result = _difference(*both)
-    critic = both[1].critic
-    if isinstance(critic, MLPCritic | StackedCritic):  # None where z is constant
-        rare = rare_codes("z", critic.inputs.y, len(x))
-        result = dataclasses.replace(result, flags=result.flags if rare is None else (*result.flags, rare))
+        result = _difference(fit(whole, "(y, z)", _WHOLE, 0), fit(known, "z", _KNOWN, 1))
     return dataclasses.replace(result, seconds=time.perf_counter() - started)
 
 
@@ -150,7 +145,7 @@ def _difference(whole: CrossFit, known: CrossFit) -> MIResult:
         mi=mi,
         stderr=stderr,
         p_value=NormalDist().cdf(-mi / stderr) if stderr > 0 else 1.0,
-        flags=(*_flags(parts), *_below_zero(mi, stderr)),
+        flags=(*_flags(parts), *_below_zero(mi, stderr), *_rare_codes(known)),
         history=_curves(whole.result.history, known.result.history),
         fold_mi=tuple(
             a - b for a, b in zip(whole.result.fold_mi, known.result.fold_mi or [0.0] * len(whole.scores), strict=True)
@@ -186,6 +181,14 @@ def _below_zero(mi: float, stderr: float) -> list[Flag]:
             "less; give it more rows or steps",
         )
     ]
+
+
+def _rare_codes(known: CrossFit) -> list[Flag]:
+    """Of what is conditioned on, the y of I(X;Z)."""
+    if not isinstance(known.critic, MLPCritic | StackedCritic):  # None where z is constant
+        return []
+    flag = rare_codes("z", known.critic.inputs.y, known.result.n)
+    return [] if flag is None else [flag]
 
 
 def _curves(whole: History, known: History) -> History:

@@ -173,20 +173,16 @@ class MINE(DVLoss):
             raise ValueError(
                 "opt must hold parameters of T, got an optimiser of others, which would train nothing here"
             )
-        start = self._about_to_train()
         steps = iters * max(1, x.shape[0] // batch_size)
         parameters = sum(p.numel() for p in self.parameters())
         batch = min(batch_size, x.shape[0])
         threads = fitting_threads(parameters, (1 + self.partners(batch)) * batch)
         mode = contextlib.nullcontext() if self.training else in_mode(self, training=True)
-        with ordinary_autograd(), threads, mode:
-            try:
-                if native:
-                    optimize_natively(self, x, y, steps, batch_size, opt)
-                else:
-                    optimize_in_torch(self, x, y, steps, batch_size, opt)
-            finally:
-                start.leave(self.T)
+        with ordinary_autograd(), threads, mode, self._training_on_rows():
+            if native:
+                optimize_natively(self, x, y, steps, batch_size, opt)
+            else:
+                optimize_in_torch(self, x, y, steps, batch_size, opt)
         return self.mi(x, y)
 
     @property
@@ -283,9 +279,8 @@ class MINE(DVLoss):
         if is_default(critic):
             self.T = critic.train(self.training)
             return
-        start = self._about_to_train()
-        self.T.load_state_dict(critic.state_dict())
-        start.leave(self.T)
+        with self._training_on_rows():
+            self.T.load_state_dict(critic.state_dict())
 
     @torch.no_grad()
     def _materialize(self, x: Tensor, y: Tensor) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -245,11 +246,16 @@ class DVLoss(nn.Module):
         fresh.shuffle_key.copy_(ops.shuffle_key(seed, device=self.shuffle_key.device))
         return fresh
 
-    def _about_to_train(self) -> StartingState:
-        """What `fit` starts from after a training on rows that it may hold out."""
+    @contextlib.contextmanager
+    def _training_on_rows(self) -> Iterator[None]:
+        """Within, T is trained on rows that a later `fit` may hold out: that one starts from what T was before."""
         if self._start is None or not self._start.counts_for(self.T):
             self._start = StartingState(self.T)
-        return self._start
+        start = self._start
+        try:
+            yield
+        finally:
+            start.leave(self.T)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "T":  # another critic starts from itself

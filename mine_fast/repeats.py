@@ -121,23 +121,20 @@ def duplicate_groups(source: PairSource) -> Tensor | None:
     x, y = _row_hashes(source.x), _row_hashes(source.y)
     pair = mix64(mix64(x) + y)
     rows = len(source)
-    copies = _occurrences(pair)
-    x_distinct, y_distinct = torch.unique(x).numel(), torch.unique(y).numel()
-    if x_distinct >= y_distinct:
-        side, samples, distinct = x, source.x, x_distinct
-    else:
-        side, samples, distinct = y, source.y, y_distinct
+    copies, _ = _occurrences(pair)
+    of_x, of_y = _occurrences(x), _occurrences(y)
+    (occurrences, counts), samples = (of_x, source.x) if len(of_x[1]) >= len(of_y[1]) else (of_y, source.y)
     # A value that comes back without its partner, or very often, is one of a few among quantities, and no copy.
-    atom = (_occurrences(side) > copies) | (copies > max(20, rows // 100))
+    atom = (occurrences > copies) | (copies > max(20, rows // 100))
     _, groups = torch.unique(torch.where(atom, torch.arange(rows, device=pair.device), pair), return_inverse=True)
     pairs = int(groups.max()) + 1
     if 200 * (rows - pairs) < rows:
         return None
     # Where all repeats are copies of pairs, there are about as many different rows as there are different pairs.
-    return None if 10 * distinct < 9 * pairs or _comes_back(samples, side) else groups.cpu()
+    return None if 10 * len(counts) < 9 * pairs or _comes_back(samples, counts) else groups.cpu()
 
 
-def _comes_back(samples: Tensor, values: Tensor) -> bool:
+def _comes_back(samples: Tensor, counts: Tensor) -> bool:
     """Whether rows repeat because there are few different ones: codes, or columns of few values each.
 
     What comes back `ROWS_PER_CODE` times on average is a code, if it is one of `SURELY_CODES` values, of whole numbers,
@@ -145,10 +142,9 @@ def _comes_back(samples: Tensor, values: Tensor) -> bool:
 
     Args:
         samples: [N, ...].
-        values: int64 [N], equal for equal rows.
+        counts: [K], how often each of the different rows is there.
     """
-    _, counts = torch.unique(values, return_counts=True)
-    rows, distinct = values.numel(), counts.numel()
+    rows, distinct = len(samples), len(counts)
     if rows >= ROWS_PER_CODE * distinct:
         irregular = int(counts.min()) < int(counts.max())
         if distinct <= SURELY_CODES or irregular or bool((samples == samples.round()).all()):
@@ -163,10 +159,10 @@ def _comes_back(samples: Tensor, values: Tensor) -> bool:
     return math.exp(log_chance) > 0.5 * float((counts.double() / rows).square().sum() - 1 / rows)
 
 
-def _occurrences(values: Tensor) -> Tensor:
-    """How often the value of each row occurs, [N]."""
+def _occurrences(values: Tensor) -> tuple[Tensor, Tensor]:
+    """How often the value of each row occurs, [N], and each of the different values, [K]."""
     _, place, counts = torch.unique(values, return_inverse=True, return_counts=True)
-    return counts[place]
+    return counts[place], counts
 
 
 def _row_hashes(samples: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mine_fast.checks import check_64_bits
 from mine_fast.ops._checks import check_dense, check_integer, check_key, check_shuffles
 from mine_fast.ops._dispatch import backward_kernel, in_eager_mode, kernel, needs_gradient
 
@@ -40,8 +41,7 @@ def shuffle_key(seed: int, offset: int = 0, device: torch.device | str | None = 
 
 def _as_int64(name: str, value: int) -> int:
     check_integer(name, value)
-    if not -(1 << 63) <= value < 1 << 64:
-        raise ValueError(f"{name} must fit in 64 bits, in [-2^63, 2^64), got {value}")
+    check_64_bits(name, value)
     return int(value) if value < 1 << 63 else int(value) - (1 << 64)  # the kernels read it as unsigned
 
 
