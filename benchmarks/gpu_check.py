@@ -2,13 +2,15 @@
 
     python benchmarks/gpu_check.py               all stages, at most 10 minutes
     python benchmarks/gpu_check.py --exercise    the small script that compute-sanitizer watches
+    python benchmarks/gpu_check.py --stage S     one of the stages that measure, alone
 
-Needs the package built with its CUDA part, and no network. A stage that fails or runs out of time is recorded in the
-file, which is written anew after every stage, and the next stage runs.
+Needs the package built with its CUDA part, and no network. Every stage is a process of its own. One that fails or runs
+out of time is recorded in the file, which is written anew after every stage, and the next stage runs.
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import itertools
 import json
@@ -16,13 +18,12 @@ import math
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -326,17 +327,47 @@ def seconds_to_estimate(pairs: list[tuple[Tensor, Tensor]], engine: str) -> floa
 # Running them ---------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def at_most(seconds: float) -> Iterator[None]:
-    def expire(*_: object) -> None:
-        raise TimeoutError(f"stopped after its {seconds:.0f} s")
+#: Those that measure, by rows, and the others, by one record; each with its seconds.
+MEASURED: dict[str, tuple[float, Callable[[], Iterator[dict[str, Any]]]]] = {
+    "bandwidth": (45, bandwidth),
+    "training steps": (150, training_steps),
+    "fitted steps": (60, fitted_steps),
+    "many estimates": (40, many_estimates),
+}
+CHECKED: dict[str, tuple[float, Callable[[float], dict[str, Any]]]] = {
+    "tests": (150, tests),
+    "memcheck": (60, partial(sanitizer, "memcheck")),
+    "racecheck": (60, partial(sanitizer, "racecheck")),
+}
 
-    signal.signal(signal.SIGALRM, expire)
-    signal.alarm(math.ceil(seconds))
-    try:
-        yield
-    finally:
-        signal.alarm(0)
+
+def measure(stage: str, rows: Path) -> None:
+    """Write the rows of a stage as they come, a line each: of one that is stopped, the first are there."""
+    with rows.open("a") as lines:
+        for row in MEASURED[stage][1]():
+            lines.write(json.dumps(row) + "\n")
+            lines.flush()
+            print_figure(row)
+
+
+def measured_apart(stage: str, seconds: float) -> dict[str, Any]:
+    """The record of a stage in a process of its own: a kernel that fails leaves no context for what comes after it."""
+    with tempfile.TemporaryDirectory() as folder:
+        rows = Path(folder, "rows")
+        rows.touch()
+        command = [sys.executable, __file__, "--stage", stage, "--rows", str(rows)]
+        record: dict[str, Any] = {}
+        try:
+            result = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=seconds)
+            record["ok"] = result.returncode == 0
+            if not record["ok"]:
+                record["output"] = "\n".join(result.stderr.splitlines()[-20:])
+        except subprocess.TimeoutExpired:
+            record.update(ok=False, error=f"stopped after its {seconds:.0f} s")
+        record["rows"] = [
+            json.loads(line) for line in rows.read_text().splitlines(keepends=True) if line.endswith("\n")
+        ]
+    return record
 
 
 def main() -> int:
@@ -348,32 +379,15 @@ def main() -> int:
     name = re.sub(r"[^a-z0-9]+", "-", report["environment"]["gpu"].lower()).strip("-")
     target = results.RESULTS / f"{name}.json"
     target.parent.mkdir(exist_ok=True)
-    stages: tuple[tuple[str, float, Callable[[], Any]], ...] = (
-        ("tests", 150, lambda: tests(145)),
-        ("memcheck", 60, lambda: sanitizer("memcheck", 55)),
-        ("racecheck", 60, lambda: sanitizer("racecheck", 55)),
-        ("bandwidth", 45, bandwidth),
-        ("training steps", 150, training_steps),
-        ("fitted steps", 60, fitted_steps),
-        ("many estimates", 40, many_estimates),
-    )
+    stages = {stage: (seconds, check) for stage, (seconds, check) in CHECKED.items()}
+    stages |= {stage: (seconds, partial(measured_apart, stage)) for stage, (seconds, _) in MEASURED.items()}
     failed = False
-    for stage, budget, run in stages:
+    for stage, (seconds, run) in stages.items():
         start = time.monotonic()
-        record: dict[str, Any] = {}
         try:
-            with at_most(budget):
-                result = run()
-                if isinstance(result, dict):
-                    record.update(result)
-                else:
-                    record["rows"] = []
-                    for row in result:  # kept as they come: a stage that runs out of time has its first figures
-                        record["rows"].append(row)
-                        print_figure(row)
-                    record["ok"] = True
+            record = run(seconds)
         except Exception as error:
-            record.update(ok=False, error=f"{type(error).__name__}: {error}", trace=traceback.format_exc(limit=4))
+            record = {"ok": False, "error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc(limit=4)}
         record["seconds"] = round(time.monotonic() - start, 1)
         failed = failed or record["ok"] is False
         report["stages"][stage] = record
@@ -402,7 +416,14 @@ def print_figure(figure: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    if "--exercise" in sys.argv:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--exercise", action="store_true", help="the small script that compute-sanitizer watches")
+    parser.add_argument("--stage", choices=MEASURED, help="one that measures, here and now")
+    parser.add_argument("--rows", type=Path, default=Path(os.devnull), help="where its rows go, a line each")
+    options = parser.parse_args()
+    if options.exercise:
         exercise()
+    elif options.stage:
+        measure(options.stage, options.rows)
     else:
         sys.exit(main())

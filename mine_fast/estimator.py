@@ -99,7 +99,7 @@ class MINE(DVLoss):
             DivergenceError: the bound is not finite.
         """
         if z_marg is not None:
-            z_marg = self._samples(x, z_marg, ("x", "z_marg"))[1]
+            z_marg = self._whole_numbers(z_marg, self._samples(x, z_marg, ("x", "z_marg"))[1])
         samples = self._samples(x, z, ("x", "z"))
         x, z = self._batch(*(self._whole_numbers(given, rows) for given, rows in zip((x, z), samples, strict=True)))
         with in_mode(self, training=False):

@@ -459,6 +459,8 @@ def test_tokens_go_to_a_critic_of_two_arguments_as_they_are(marginals):
     mine(x, z).backward()
     assert mine.T.words.weight.grad.abs().sum() > 0
     assert mine.mi(x, z) == -mine.eval()(x, z)
+    if marginals == "shuffle":
+        assert mine.mi(x, z, z.flip(0)) == -mine(x, z, z.flip(0))
     with pytest.raises(TypeError, match=r"T does not fit the data.*scalar types"):
         mine.fit(x, z)
 

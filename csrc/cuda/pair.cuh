@@ -33,10 +33,10 @@ __global__ void __launch_bounds__(kThreads)
   if (block_thread() == 0) hash_keys(key, rows, shuffle);
   __syncthreads();
   const int64_t packs = x_packs + y_packs;
-  const int64_t c = static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x;
+  const int64_t c = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   const bool of_x = c < x_packs;
-  for (int64_t first = static_cast<int64_t>(blockIdx.x) * blockDim.y; first < rows;
-       first += static_cast<int64_t>(gridDim.x) * blockDim.y) {
+  for (int64_t first = static_cast<int64_t>(blockIdx.y) * blockDim.y; first < rows;
+       first += static_cast<int64_t>(gridDim.y) * blockDim.y) {
     const int64_t i = first + threadIdx.y;
     const bool active = i < rows && c < packs;
     accumulate_t<Scalar> sum[count] = {};

@@ -62,9 +62,9 @@ __global__ void __launch_bounds__(kThreads, 3)
   __shared__ MarginalShuffle shuffle;
   if (block_thread() == 0) hash_keys(key, rows, shuffle);
   __syncthreads();
-  const int64_t c = static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x;
-  for (int64_t first = static_cast<int64_t>(blockIdx.x) * blockDim.y; first < rows;
-       first += static_cast<int64_t>(gridDim.x) * blockDim.y) {
+  const int64_t c = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  for (int64_t first = static_cast<int64_t>(blockIdx.y) * blockDim.y; first < rows;
+       first += static_cast<int64_t>(gridDim.y) * blockDim.y) {
     const int64_t i = first + threadIdx.y;
     const bool active = i < rows && c < packs;
     T x_sum[count] = {}, y_sum[count] = {};

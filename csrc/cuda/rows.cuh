@@ -60,7 +60,7 @@ inline dim3 row_block(int64_t packs) {
 }
 
 struct TileLayout {
-  dim3 grid;  // x over tiles of rows, y over planes (the joint one and one per shuffle)
+  dim3 grid;  // of tile_layout: x over tiles of rows, y over planes (the joint one and one per shuffle)
   dim3 block;
   int tile_rows;
 };
@@ -74,11 +74,12 @@ inline TileLayout tile_layout(int64_t rows, int64_t planes, int64_t packs) {
   return {dim3(static_cast<unsigned>(x), static_cast<unsigned>(y)), block, static_cast<int>(tile)};
 }
 
-// For the kernels that sum over shuffles: a thread owns one pack of one row at a time.
+// For the kernels that sum over shuffles: a thread owns one pack of one row at a time. The grid's x goes over packs, as
+// its y has an end that wide rows reach.
 inline TileLayout sum_layout(int64_t rows, int64_t packs) {
   const dim3 block = row_block(packs);
-  const int64_t y = divide_up(packs, block.x);
-  const int64_t x = std::min(divide_up(rows, block.y), std::max<int64_t>(1, kMaxBlocks / y));
+  const int64_t x = divide_up(packs, block.x);
+  const int64_t y = std::min(divide_up(rows, block.y), std::max<int64_t>(1, kMaxBlocks / x));
   return {dim3(static_cast<unsigned>(x), static_cast<unsigned>(y)), block, static_cast<int>(block.y)};
 }
 

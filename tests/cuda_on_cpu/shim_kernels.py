@@ -48,6 +48,12 @@ class ShimKernels:
         self._run("run_shuffle_index", key, rows, shuffles, int(inverse), index)
         return index
 
+    def sum_layout(self, rows: int, packs: int) -> tuple[list[int], list[int]]:
+        """The grid and the block of the kernels that sum over shuffles."""
+        sizes = (ctypes.c_uint32 * 6)()
+        self._library.shim_sum_layout(ctypes.c_int64(rows), ctypes.c_int64(packs), sizes)
+        return sizes[:3], sizes[3:]
+
     def marginal_shuffle(self, y: Tensor, key: Tensor, shuffles: int) -> Tensor:
         shuffled = y.new_empty(shuffles, *y.shape)
         row_bytes = y[0].numel() * y.element_size()

@@ -75,6 +75,15 @@ def test_marginal_shuffle_backward(kernels: ShimKernels, rows: int, width: int, 
         _close(kernels.marginal_shuffle_backward(grad, key), _ops.marginal_shuffle_backward(grad, key), dtype)
 
 
+@pytest.mark.parametrize("packs", [1, 256, 257, 65_535 * 256, 65_535 * 256 + 1, 2**31])
+@pytest.mark.parametrize("rows", [1, 256, 65_536 * 256, 2**40])
+def test_grid_of_sums_covers_the_packs_within_the_limits_of_a_grid(kernels: ShimKernels, rows: int, packs: int) -> None:
+    (x, y, z), threads = kernels.sum_layout(rows, packs)
+    assert x < 2**31
+    assert y <= 65_535
+    assert (z, x * threads[0] >= packs) == (1, True)
+
+
 @pytest.mark.parametrize("dtype", list(TOLERANCE))
 @pytest.mark.parametrize(
     ("rows", "x_width", "y_width"), [(2, 1, 1), (41, 20, 24), (65, 2, 25), (256, 4, 3), (7, 700, 4)]

@@ -2,7 +2,16 @@
 // a fiber (or, for ThreadSanitizer, an OS thread), blocks run one after the other. Include it before the kernels.
 //
 // It finds what depends on the order of threads: a missing or divergent __syncthreads, an index out of its block, a
-// value read before it is written. It does not find races between blocks, nor what only the GPU's own arithmetic shows.
+// value read before it is written, a launch that no grid holds.
+//
+// It does not find, and only a GPU can tell:
+//   - races between blocks, which run one after the other here;
+//   - what the GPU's own arithmetic gives: exp, log and erf of its library, fused multiply-adds, __half and
+//     bfloat16 instructions (here: conversions to float and back), denormals;
+//   - misaligned vector accesses, which x86 carries out, and registers, shared memory or occupancy beyond what there is;
+//   - shuffles of a warp whose lanes have diverged: the mask is ignored, a warp is complete or the shim reports it;
+//   - what stands above the launchers: bindings of the ops, the current stream and device, autograd on a GPU, the
+//     allocator, capture into CUDA graphs, nccl.
 #pragma once
 
 #include <algorithm>

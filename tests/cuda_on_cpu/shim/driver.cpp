@@ -41,6 +41,12 @@ extern "C" {
 
 void shim_configure(uint64_t seed) { shim::configure(seed); }
 
+void shim_sum_layout(int64_t rows, int64_t packs, uint32_t* sizes) {
+  const TileLayout layout = sum_layout(rows, packs);
+  for (const dim3& d : {layout.grid, layout.block})
+    for (unsigned size : {d.x, d.y, d.z}) *sizes++ = size;
+}
+
 // A kernel whose odd threads never reach its barrier: the shim must say so, and not hang.
 const char* run_divergent_barrier() {
   shim::launch(dim3(1), dim3(64), [] {

@@ -7,6 +7,7 @@ extern "C" {
 
 void shim_configure(uint64_t seed);
 const char* run_divergent_barrier();
+void shim_sum_layout(int64_t rows, int64_t packs, uint32_t* sizes);  // [6]: the grid, then the block
 
 const char* run_advance_key(const int64_t* key, int64_t* current, int64_t* next);
 const char* run_shuffle_index(const int64_t* key, int64_t rows, int64_t shuffles, int inverse, int64_t* index);
