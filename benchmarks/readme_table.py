@@ -13,6 +13,7 @@ from typing import Any
 
 import accuracy_tables
 import coverage
+import repeats
 from prose import wrapped
 from record import RESULTS, ROOT
 
@@ -142,7 +143,10 @@ def written() -> dict[str, str]:
     }
     if (RESULTS / "coverage.json").exists():
         covered = load("coverage")
-        files["docs/coverage.md"] = coverage.page(covered, machine(covered))
+        repeated = load("repeats")
+        files["docs/coverage.md"] = "\n".join(
+            [coverage.page(covered, machine(covered)), repeats.section(repeated, machine(repeated))]
+        )
     return files
 
 
