@@ -157,7 +157,7 @@ def section(document: dict[str, Any], machine: str) -> str:
     ]
     for row in document["rows"]:
         mean = row["mean_error"] + row["truth"]
-        cells = [row["kind"], row["case"], f"{row['truth']:.3f}", f"{mean:.3f}"]
+        cells = [row["kind"].replace("|", "\\|"), row["case"], f"{row['truth']:.3f}", f"{mean:.3f}"]
         cells += [f"{row[figure]:.3f}" for figure in ("sd_of_estimate", "mean_stderr")]
         cells += [f"{round(row[figure] * runs)} of {runs}" for figure in ("lower_95_above_truth", "p_up_to_0.05")]
         cells.append(", ".join(f"`{code}` {count}" for code, count in row["flags"].items()))

@@ -258,7 +258,7 @@ def _combine(
     return MIResult(
         mi=mi,
         stderr=stderr,
-        p_value=permutation_p_value(folds, cross_trained=not isinstance(fits[0].critic, StackedCritic)),
+        p_value=permutation_p_value(folds, groups, cross_trained=not isinstance(fits[0].critic, StackedCritic)),
         n=rows,
         flags=(
             *flags,

@@ -173,7 +173,9 @@ def over_folds(
     return mi, math.sqrt(variance)
 
 
-def permutation_p_value(folds: Sequence[HeldOutScores], cross_trained: bool = False) -> float:
+def permutation_p_value(
+    folds: Sequence[HeldOutScores], groups: Sequence[Tensor | None] = (), cross_trained: bool = False
+) -> float:
     """The p-value of independence: how often shuffled pairs score as high as the joint ones.
 
     Within a fold, the shuffles of a key are rotations of one random order by random distinct shifts, and the pairs as
@@ -208,8 +210,11 @@ def permutation_p_value(folds: Sequence[HeldOutScores], cross_trained: bool = Fa
     joint = torch.cat([fold.joint for fold in folds])
     tolerance = 1e-5 * float(joint.std()) + torch.finfo(torch.float32).eps * float(joint.abs().mean())
     observed, centre = first[0] + second[0], first.mean() + second.mean()
-    if cross_trained and len(folds) > 1:
-        observed = centre + (observed - centre) / math.sqrt(CROSS_TRAINED_VARIANCE)
+    variance = CROSS_TRAINED_VARIANCE if cross_trained and len(folds) > 1 else 1.0
+    copies = [torch.unique(one, return_counts=True)[1] for one in groups if one is not None]
+    if copies:
+        variance *= float((torch.cat(copies) ** 2).sum()) / joint.numel()
+    observed = centre + (observed - centre) / math.sqrt(variance)
     threshold = observed - joint.numel() * tolerance
     below = torch.searchsorted(second.sort().values, threshold - first)
     reaching = first.numel() * second.numel() - int(below.sum())

@@ -70,7 +70,7 @@ def test_the_p_value_knows_critics_that_were_trained_on_each_others_folds(defaul
     monkeypatch.setattr(
         cross_fitting,
         "permutation_p_value",
-        lambda folds, cross_trained: asked.append(cross_trained) or true_p_value(folds, cross_trained),
+        lambda folds, groups, cross_trained: asked.append(cross_trained) or true_p_value(folds, groups, cross_trained),
     )
     x, y, _ = gaussian(100, 0.5, 0)
     mine = mine_fast.MINE() if default else mine_fast.MINE(nn.Sequential(nn.Linear(2, 1)), method="concat")

@@ -209,6 +209,27 @@ def test_p_values_of_few_rows_can_be_small():
     assert (p_values(24, 4, 30, rho=0.9) < 0.05).mean() > 0.9
 
 
+@pytest.mark.parametrize("most", [4, 8])
+def test_p_values_of_independent_rows_in_copies(most):
+    """Four copies of every row, or one to eight: near their level, and too small if nobody knows of the copies."""
+    runs, found = 400, {True: [], False: []}
+    for seed in range(runs):
+        drawn = torch.randint(1, most + 1, (120,), generator=torch.Generator().manual_seed(seed))
+        counts = torch.full_like(drawn, 4) if most == 4 else drawn
+        group = torch.arange(120).repeat_interleave(counts)
+        source = ArraySource(*(side[group] for side in gaussian(120, 0.0, seed)))
+        parts = [(group % 4 == fold).nonzero().flatten() for fold in range(4)]
+        scores = [
+            HeldOutPairs(source, part, 7 * seed + k, 199).scores(by_rows(product)) for k, part in enumerate(parts)
+        ]
+        for known in (True, False):
+            found[known].append(permutation_p_value(scores, [group[part] for part in parts] if known else ()))
+    known, unknown = (np.array(found[knows]) for knows in (True, False))
+    for level in (0.01, 0.05, 0.2, 0.5):
+        assert abs((known <= level).mean() - level) < 3.5 * math.sqrt(level * (1 - level) / runs), level
+    assert (unknown <= 0.05).mean() > 0.12
+
+
 def test_p_value_resolution():
     perfect = HeldOutScores(torch.full((50,), 9.0), torch.zeros(49, 50), torch.zeros(49, 50))
     assert permutation_p_value([perfect, perfect, perfect, perfect]) == 50**-4

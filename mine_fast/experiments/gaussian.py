@@ -168,7 +168,9 @@ def draw_convergence(run: Run[Settings], points: dict[tuple[int, float], Any]) -
             panel.plot(curve["step"], curve["bound"], color=ESTIMATORS[name], label=name)
         panel.axhline(one["truth"], color=BLACK, linewidth=1, label="truth")
         panel.axhline(one["KSG"], color=ESTIMATORS["KSG"], linestyle="--", linewidth=1, label="KSG")
-        panel.set(title=f"d={d}, rho={rho:g}", xlabel="training step", ylim=(min(0, one["KSG"]) - 0.1, None))
+        panel.set(title=f"d={d}, rho={rho:g}", xlabel="training step")
+        # A bound that breaks down leaves the panel, above or below.
+        panel.set_ylim(min(0, one["KSG"]) - 0.1, 1.1 * max(one["truth"], one["KSG"]) + 0.1)
         panel.grid(alpha=0.25)
     axes[0, 0].set_ylabel("bound on validation rows (nats)")
     axes[0, 0].legend(fontsize="x-small")
