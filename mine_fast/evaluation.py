@@ -194,8 +194,12 @@ def permutation_p_value(
     by the root, which holds the level of any critics and costs about a third of the power. A stack of critics drops
     what says nothing on validation rows, and needs none: benchmarks/coverage.py counts its small p-values.
 
+    Copies of rows score together as they came, and apart once they are rotated. Of n rows in groups of m_g copies the
+    variance of the total is sum m_g^2 / n times that of the rotated ones, and is corrected for in the same way.
+
     Args:
         folds: scores of every fold.
+        groups: see `HeldOutScores.variance`, of every fold; empty: no copies.
         cross_trained: whether each fold's critic was trained on the others, by itself.
 
     Returns:
