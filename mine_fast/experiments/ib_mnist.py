@@ -328,16 +328,22 @@ def draw_curves(run: Run[Settings], arms: Metrics) -> None:
     """Error, information and noise by epoch."""
     figure, axes = panels(1, 3)
     error, information, noise = axes[0]
-    for colour, (arm, result) in zip((*CYCLE, "#e69f00"), arms.items(), strict=False):
+    colours = dict(zip(ARMS, (*CYCLE, "#e69f00"), strict=True))  # the same for an arm, whichever others were run
+    lowest, highest = math.inf, 0.0
+    for arm, result in arms.items():
+        colour = colours[arm]
         epochs = range(1, len(result["curve"]) + 1)
-        error.plot(epochs, [row["averaged error"] for row in result["curve"]], color=colour, label=arm)
+        errors = [row["averaged error"] for row in result["curve"]]
+        error.plot(epochs, errors, color=colour, label=arm)
+        lowest, highest = min(lowest, *errors), max(highest, *errors[len(errors) // 20 :])
         if "noise sd" in result:
             information.plot(epochs, [row["I(X;Z), exact"] for row in result["curve"]], color=colour, label=arm)
             noise.plot(epochs, [row["noise to signal"] for row in result["curve"]], color=colour, label=arm)
         if "I(X;Z), MINE" in result:
             readings = [row["I(X;Z), MINE"] for row in result["curve"]]
             information.plot(epochs, readings, color=colour, linestyle="--", label="MINE's critic")
-    error.set(xlabel="epoch", ylabel="test error, averaged weights (%)", yscale="log")
+    error.set(xlabel="epoch", ylabel="test error, averaged weights (%)")
+    error.set_ylim(0.95 * lowest, 1.05 * highest)  # of a long training, the first steep epochs leave the panel
     information.set(xlabel="epoch", ylabel="I(X;Z), test images (nats)", ylim=(0, None))
     most = math.log(run.settings.described)
     information.axhline(most, color=GREY, linestyle=":", label=f"log {run.settings.described}, the most to see")
