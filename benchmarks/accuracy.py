@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
@@ -22,9 +21,9 @@ import accuracy_rows
 import numpy as np
 import record
 from accuracy_rows import Row
-from calibration import REPORT_SEEDS
 from contenders import CONTENDERS, Estimate
 from distributions import CASES
+from sampling import REPORT_SEEDS, add_seeds, one_thread, seed_range
 
 Key = tuple[str, int, str]
 
@@ -117,7 +116,7 @@ def report(row: Row, seed: int, message: str, more_to_come: bool) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", default="10000", help="sizes, with commas")
-    parser.add_argument("--seeds", default=f"{REPORT_SEEDS}-{REPORT_SEEDS + 4}", help="first-last, or one")
+    add_seeds(parser, 5, seed_range)
     parser.add_argument(
         "--split", choices=("report", "tune", "all"), default="report", help="untuned cases, tuned, all"
     )
@@ -129,16 +128,14 @@ def main() -> None:
     options.estimators = options.estimators.split(",")
     if unknown := set(options.estimators) - set(CONTENDERS):
         parser.error(f"unknown estimators {', '.join(sorted(unknown))}; there are {', '.join(CONTENDERS)}")
-    first, _, last = options.seeds.partition("-")
-    seeds = list(range(int(first), int(last or first) + 1))
+    seeds = list(options.seeds)
     tuning = min(seeds) < REPORT_SEEDS
     if tuning and (options.split != "tune" or max(seeds) >= REPORT_SEEDS):
         parser.error(f"seeds below {REPORT_SEEDS} are for tuning: use them by themselves, with --split tune")
     wanted = {"report": (False,), "tune": (True,), "all": (False, True)}[options.split]
     cases = [name for name, case in CASES.items() if case.tuned in wanted and options.cases in name]
     name = "accuracy_tuning" if tuning else "accuracy"
-    # A thread for each worker, so that CPU seconds compare; they read this when numpy and torch load.
-    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
+    one_thread()
     rows = run(name, cases, [int(size) for size in options.rows.split(",")], seeds, options)
     for summary in accuracy_rows.summarise(rows, cases):
         print(accuracy_rows.describe(summary))

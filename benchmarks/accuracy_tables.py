@@ -6,10 +6,10 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from accuracy_rows import Row, summarise
-from calibration import REPORT_SEEDS
 from contenders import CONTENDERS
 from distributions import BMI, CASES, FAMILIES
 from prose import span, wrapped
+from sampling import REPORT_SEEDS
 
 #: The size that is compared; a file may hold others.
 ROWS = 10_000

@@ -14,8 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
-import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
@@ -23,10 +21,10 @@ from typing import Any
 
 import numpy as np
 import record
-from calibration import REPORT_SEEDS
 from contenders import source_version
 from distributions import CASES
 from prose import wrapped
+from sampling import PER_SEED, add_seeds, figures_of, one_thread
 
 Row = dict[str, Any]
 Key = tuple[str, int, int | None]
@@ -44,9 +42,6 @@ COVERED = (
     "codes, 5 levels",
 )
 
-#: What is kept of every estimate.
-PER_SEED = ("seeds", "mi", "stderr", "lower_95", "p_value", "cpu_seconds")
-
 
 def measure(case: str, rows: int, steps: int | None, seed: int) -> dict[str, float]:
     import torch
@@ -54,11 +49,8 @@ def measure(case: str, rows: int, steps: int | None, seed: int) -> dict[str, flo
     import mine_fast
 
     torch.set_num_threads(1)
-    x, y = CASES[case].draw(np.random.default_rng(seed), rows)
-    start = time.process_time()
-    r = mine_fast.estimate(x, y, seed=seed, **({} if steps is None else {"steps": steps}))
-    values = (seed, r.mi, r.stderr, r.lower(0.95), r.p_value, time.process_time() - start)
-    return dict(zip(PER_SEED, values, strict=True))
+    samples = CASES[case].draw(np.random.default_rng(seed), rows)
+    return figures_of(mine_fast.estimate, samples, seed, **({} if steps is None else {"steps": steps}))[1]
 
 
 def figures(row: Row) -> Row:
@@ -179,19 +171,15 @@ def run(cases: Sequence[str], sizes: Sequence[int], steps: int | None, seeds: Se
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", default="200,1000", help="sizes, with commas")
-    parser.add_argument("--seeds", default=f"{REPORT_SEEDS}-{REPORT_SEEDS + 199}", help="first-last, or one")
+    add_seeds(parser, 200)
     parser.add_argument("--cases", default="", help="only those whose names have this in them")
     parser.add_argument("--steps", type=int, default=None, help="of the training; the default's without")
     parser.add_argument("--jobs", type=int, default=1, help="estimates at a time, a core each")
     options = parser.parse_args()
-    first, _, last = options.seeds.partition("-")
-    seeds = range(int(first), int(last or first) + 1)
-    if seeds[0] < REPORT_SEEDS:
-        parser.error(f"seeds below {REPORT_SEEDS} are for tuning")
-    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
+    one_thread()
     cases = [name for name in COVERED if options.cases in name]
     sizes = [int(size) for size in options.rows.split(",")]
-    rows = run(cases, sizes, options.steps, seeds, options.jobs)
+    rows = run(cases, sizes, options.steps, options.seeds, options.jobs)
     print(page({"rows": rows}, record.cpu_name()))
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import record
 import torch
+from sampling import seed_range
 from torch import nn
 
 from mine_fast.experiments.bigan import perceptrons
@@ -60,14 +61,13 @@ def measured(settings: Settings, seed: int, folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", default="0-2", help="first-last, or one")
+    parser.add_argument("--seeds", type=seed_range, default="0-2", help="first-last, or one (default: 0-2)")
     parser.add_argument("--steps", type=int, default=EXPERIMENT.presets["quick"].steps)
     options = parser.parse_args()
-    first, _, last = options.seeds.partition("-")
     torch.set_num_threads(1)
     settings = replace(EXPERIMENT.presets["quick"], steps=options.steps)
     rows = []
-    for seed in range(int(first), int(last or first) + 1):
+    for seed in options.seeds:
         with TemporaryDirectory() as folder:
             rows.append(measured(settings, seed, Path(folder)))
         print(rows[-1], flush=True)

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,9 +19,9 @@ from typing import Any
 
 import numpy as np
 import record
-from calibration import REPORT_SEEDS
-from coverage import PER_SEED, figures
+from coverage import figures
 from prose import wrapped
+from sampling import PER_SEED, add_seeds, figures_of, one_thread
 
 Arrays = tuple[np.ndarray[Any, Any], ...]
 
@@ -129,10 +127,8 @@ def measured(name: str, seeds: range) -> dict[str, Any]:
     flags = Counter[str]()
     for seed in seeds:
         samples = case.draw(np.random.default_rng(seed))
-        start = time.process_time()
-        r = (mine_fast.estimate if len(samples) == 2 else mine_fast.conditional)(*samples, seed=seed)
-        values = (seed, r.mi, r.stderr, r.lower(0.95), r.p_value, time.process_time() - start)
-        for column, value in zip(PER_SEED, values, strict=True):
+        r, found = figures_of(mine_fast.estimate if len(samples) == 2 else mine_fast.conditional, samples, seed)
+        for column, value in found.items():
             row[column].append(round(value, 5))
         flags.update({flag.code for flag in r.flags})
     row["rows"] = len(samples[0])
@@ -167,21 +163,17 @@ def section(document: dict[str, Any], machine: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", default=f"{REPORT_SEEDS}-{REPORT_SEEDS + 9}", help="first-last, or one")
+    add_seeds(parser, 10)
     parser.add_argument("--cases", default="", help="only those whose names have this in them; nothing is written")
     options = parser.parse_args()
-    first, _, last = options.seeds.partition("-")
-    seeds = range(int(first), int(last or first) + 1)
-    if seeds[0] < REPORT_SEEDS:
-        parser.error(f"seeds below {REPORT_SEEDS} are for tuning")
-    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
+    one_thread()
     import torch
 
     torch.set_num_threads(1)
     rows = []
     for name in CASES:
         if options.cases in name:
-            rows.append(measured(name, seeds))
+            rows.append(measured(name, options.seeds))
             print(name, {key: rows[-1][key] for key in ("truth", "mean_error", "sd_of_estimate", "flags")}, flush=True)
     if not options.cases:
         record.write("repeats", rows, about="repeated rows and values, one thread; nats")
