@@ -379,8 +379,7 @@ def main() -> int:
     name = re.sub(r"[^a-z0-9]+", "-", report["environment"]["gpu"].lower()).strip("-")
     target = results.RESULTS / f"{name}.json"
     target.parent.mkdir(exist_ok=True)
-    stages = {stage: (seconds, check) for stage, (seconds, check) in CHECKED.items()}
-    stages |= {stage: (seconds, partial(measured_apart, stage)) for stage, (seconds, _) in MEASURED.items()}
+    stages = CHECKED | {stage: (seconds, partial(measured_apart, stage)) for stage, (seconds, _) in MEASURED.items()}
     failed = False
     for stage, (seconds, run) in stages.items():
         start = time.monotonic()

@@ -25,6 +25,7 @@ from torch import nn
 from mine_fast.experiments.bigan import perceptrons
 from mine_fast.experiments.bigan_mnist import EXPERIMENT, Settings, reconstructed, reconstruction
 from mine_fast.experiments.digits import prepared, train_classifier
+from mine_fast.experiments.gan import steps_to_look
 from mine_fast.experiments.run import Run, seeded
 from mine_fast.modules import in_mode
 
@@ -42,18 +43,18 @@ def measured(settings: Settings, seed: int, folder: Path) -> dict[str, Any]:
             [*generator.parameters(), *encoder.parameters()], settings.rate, betas=(0.5, 0.999)
         )
         images = training.images.flatten(1)
-        looks = []
+        looks, at = [], steps_to_look(settings.steps, settings.looks)
         for step in range(1, settings.steps + 1):
             x = images[torch.randint(len(images), (settings.batch,))]
             loss = (generator(encoder.draw(x)) - x).square().sum(1).mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            if step % (settings.steps // settings.looks) == 0:
+            if step in at:
                 with in_mode(generator, False), in_mode(encoder, False), torch.no_grad():
                     sd = float(encoder(test.images.flatten(1))[1].mean())
-                    looks.append({**reconstruction(classifier, test, reconstructed(networks, test.images))})
-                    looks[-1] |= {"noise sd": sd, "step": step}
+                    noted = reconstruction(classifier, test, reconstructed(networks, test.images))
+                looks.append({**noted, "noise sd": sd, "step": step})
     run.close()
     row = {"seed": seed, "steps": settings.steps, "cpu_seconds": time.process_time() - start}
     return row | {"last": looks[-1], "error by step": [look["error"] for look in looks]}
